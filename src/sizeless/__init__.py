@@ -1,0 +1,83 @@
+"""PyTorch layers that learn their own size.
+
+Kernel size (:class:`FlexConv2d`), filter extent in frequency (:class:`NIFFConv2d`) and stride
+(:class:`DiffStride2d`) are parameters, trained by gradient descent with the weights, in one, two
+and three dimensions.
+"""
+
+from sizeless import compat, functional, kernels, models, nn
+from sizeless.cost import Cost, CostRow, cost
+from sizeless.nn import (
+    DiffStride1d,
+    DiffStride2d,
+    DiffStride3d,
+    DiffStrideResidual1d,
+    DiffStrideResidual2d,
+    DiffStrideResidual3d,
+    FlexConv1d,
+    FlexConv2d,
+    FlexConv3d,
+    NIFFConv1d,
+    NIFFConv2d,
+    NIFFConv3d,
+    SeparableFlexConv1d,
+    SeparableFlexConv2d,
+    SeparableFlexConv3d,
+    SeparableNIFFConv1d,
+    SeparableNIFFConv2d,
+    SeparableNIFFConv3d,
+    SpectralPool1d,
+    SpectralPool2d,
+    SpectralPool3d,
+)
+from sizeless.penalties import aliasing_penalty, complexity_penalty
+from sizeless.sizes import (
+    SizeRow,
+    change_resolution_,
+    param_groups,
+    project_sizes_,
+    refresh_sizes,
+    sizes,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cost",
+    "CostRow",
+    "DiffStride1d",
+    "DiffStride2d",
+    "DiffStride3d",
+    "DiffStrideResidual1d",
+    "DiffStrideResidual2d",
+    "DiffStrideResidual3d",
+    "FlexConv1d",
+    "FlexConv2d",
+    "FlexConv3d",
+    "NIFFConv1d",
+    "NIFFConv2d",
+    "NIFFConv3d",
+    "SeparableFlexConv1d",
+    "SeparableFlexConv2d",
+    "SeparableFlexConv3d",
+    "SeparableNIFFConv1d",
+    "SeparableNIFFConv2d",
+    "SeparableNIFFConv3d",
+    "SizeRow",
+    "SpectralPool1d",
+    "SpectralPool2d",
+    "SpectralPool3d",
+    "aliasing_penalty",
+    "change_resolution_",
+    "compat",
+    "complexity_penalty",
+    "cost",
+    "functional",
+    "kernels",
+    "models",
+    "nn",
+    "param_groups",
+    "project_sizes_",
+    "refresh_sizes",
+    "sizes",
+]

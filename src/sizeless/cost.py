@@ -1,0 +1,239 @@
+"""What a network costs at its present sizes, differentiable in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+FIXED_OUTPUT = (
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.AdaptiveMaxPool3d,
+)
+COUNTED = (*CONVOLUTIONS, nn.Linear, FlexConvNd, NIFFConvNd, DiffStrideNd, SpectralPoolNd)
+OPAQUE = (FlexConvNd, NIFFConvNd)
+
+Strides = dict[DiffStrideNd, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """Cost of one call of one layer.
+
+    Attributes:
+        name: Path of the layer in the model.
+        layer: Name of its class.
+        macs: Multiply-accumulates for the whole example input, differentiable in the sizes.
+        input_shape: Shape of the input.
+        output_shape: Shape of the output.
+        strides: The learned strides upstream, with the input size that each one had.
+    """
+
+    name: str
+    layer: str
+    macs: Tensor
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    strides: Strides
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one forward pass.
+
+    Attributes:
+        rows: One row per call of a counted layer, in the order of the calls.
+    """
+
+    rows: tuple[CostRow, ...]
+
+    @property
+    def macs(self) -> Tensor:
+        """Multiply-accumulates of all rows, a tensor of shape ``()``."""
+        return torch.stack([row.macs for row in self.rows]).sum()
+
+
+class _Flow(TorchFunctionMode):
+    """Remembers for every tensor which learned strides it has passed through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strides = WeakTensorKeyDictionary()
+
+    def of(self, *values: Any) -> Strides:
+        """Union of the strides of all tensors in nested ``values``."""
+        found: Strides = {}
+        for tensor in _tensors(values):
+            found.update(self.strides.get(tensor, {}))
+        return found
+
+    def mark(self, value: Any, strides: Strides) -> None:
+        """Set the strides of all tensors in ``value``."""
+        for tensor in _tensors(value):
+            self.strides[tensor] = strides
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        if any(True for _ in _tensors(output)):
+            with torch._C.DisableTorchFunction():
+                strides = self.of(args, kwargs)
+                if strides:
+                    self.mark(output, strides)
+        return output
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from _tensors(tuple(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
+    r"""Count the multiply-accumulates of a network at its present sizes.
+
+    The value is that of the network as it stands, with integer sizes. Its gradient is that of the
+    sizes before rounding: for a layer after strides :math:`S_i` with a kernel of
+    :math:`s` taps, :math:`d \log` MACs is the sum of :math:`d \log` of all relaxed sizes. Which
+    strides lie upstream is found from the flow of tensors through one forward pass.
+
+    Counted are convolutions, linear layers, NIFF layers (real transforms at
+    :math:`2.5\, n \log_2 n` operations), learned strides and spectral pools (matrix products).
+    Not counted is what is done once per forward, whatever the batch: rendering kernels.
+
+    Args:
+        model: Any module; its training mode, statistics and gradients are left as they are.
+        example_input: Input tensor, or a tuple of all positional arguments.
+
+    Returns:
+        A :class:`Cost` with ``macs`` and ``rows``.
+
+    Raises:
+        ValueError: If no layer that is counted was called.
+
+    Example:
+        >>> import sizeless, torch
+        >>> model = torch.nn.Sequential(sizeless.DiffStride1d(2.0), torch.nn.Conv1d(1, 1, 3))
+        >>> result = cost(model, torch.zeros(1, 1, 64))
+        >>> result.macs.backward()
+        >>> int(result.macs), model[0].log2_stride.grad.item() < 0
+        (2674, True)
+    """
+    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    flow, rows, handles = _Flow(), [], []
+    inside = {
+        child
+        for module in model.modules()
+        if isinstance(module, OPAQUE)
+        for child in module.modules()
+        if child is not module
+    }
+
+    def follow(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            strides = {} if isinstance(module, FIXED_OUTPUT) else flow.of(args)
+            if isinstance(module, COUNTED):
+                with torch.enable_grad():
+                    macs = _macs(module, args[0], output) * _relaxation(output, strides)
+                shapes = tuple(args[0].shape), tuple(output.shape)
+                rows.append(CostRow(name, type(module).__name__, macs, *shapes, strides))
+            if isinstance(module, DiffStrideNd):
+                strides = {**strides, module: tuple(args[0].shape[2:])}
+            flow.mark(output, strides)
+
+        return hook
+
+    for name, module in model.named_modules():
+        if module not in inside:
+            handles.append(module.register_forward_hook(follow(name)))
+    try:
+        with _evaluating(model), torch.no_grad(), flow:
+            model(*arguments)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not rows:
+        raise ValueError(
+            f"{type(model).__name__} called no layer that is counted: convolutions, linear layers "
+            "and the layers of sizeless"
+        )
+    return Cost(tuple(rows))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _relaxation(output: Tensor, strides: Strides) -> Tensor:
+    """A factor of value 1 whose gradient is that of the relaxed map size."""
+    factor = torch.ones((), device=output.device)
+    positions = math.prod(output.shape[2:]) if output.dim() > 2 else 1
+    if positions == 1:
+        return factor
+    for pool, input_size in strides.items():
+        factor = factor * _log_relative(pool.relaxed_size(input_size))
+    return factor
+
+
+def _log_relative(relaxed: Tensor) -> Tensor:
+    ratio: Tensor = (relaxed / relaxed.detach()).prod()
+    return ratio.float()
+
+
+def _macs(module: nn.Module, input: Tensor, output: Tensor) -> Tensor:
+    count = torch.ones((), device=output.device)
+    if isinstance(module, FlexConvNd):
+        taps = module.in_channels // module.groups * math.prod(module.size)
+        return count * output.numel() * taps * _log_relative(module.window.relaxed_size())
+    if isinstance(module, NIFFConvNd):
+        positions = output.numel() // module.out_channels
+        return count * positions * module.describe_size().cost
+    if isinstance(module, DiffStrideNd):
+        relaxed = _log_relative(module.relaxed_size(tuple(input.shape[2:])))
+        return count * _matrix_macs(input, output) * relaxed
+    if isinstance(module, SpectralPoolNd):
+        return count * _matrix_macs(input, output)
+    if isinstance(module, CONVOLUTIONS):
+        taps = module.in_channels // module.groups * math.prod(module.kernel_size)
+        return count * output.numel() * taps
+    return count * output.numel() * input.shape[-1]
+
+
+def _matrix_macs(input: Tensor, output: Tensor) -> int:
+    """Work of one matrix product per axis, in the order in which they are done."""
+    shape, total = list(input.shape), 0
+    for axis in range(2, input.dim()):
+        length, shape[axis] = shape[axis], output.shape[axis]
+        total += math.prod(shape) * length
+    return total

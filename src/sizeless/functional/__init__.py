@@ -1,0 +1,25 @@
+"""The mathematics: pure functions, tensors in, tensors out.
+
+``sizeless.functional.naive`` holds the slow, obviously right twin of each.
+"""
+
+from sizeless.functional import naive
+from sizeless.functional.circular import circular_convolve, hermitian_half, spatial_kernel
+from sizeless.functional.convolution import convolve
+from sizeless.functional.fft import good_length
+from sizeless.functional.limits import clamp_straight_through, ramp
+from sizeless.functional.resampling import low_pass_window, resample, resampling_matrix
+
+__all__ = [
+    "circular_convolve",
+    "clamp_straight_through",
+    "convolve",
+    "good_length",
+    "hermitian_half",
+    "low_pass_window",
+    "naive",
+    "ramp",
+    "resample",
+    "resampling_matrix",
+    "spatial_kernel",
+]

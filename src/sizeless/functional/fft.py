@@ -1,0 +1,92 @@
+"""What the operations on spectra share: lengths, precision and the channel product."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def good_length(n: int) -> int:
+    r"""Return the smallest fast transform length that is at least ``n``.
+
+    Fast lengths are even and 5-smooth, :math:`2^a 3^b 5^c` with :math:`a \ge 1`: real transforms
+    of odd length cost about twice as much, those of prime length five times. An axis of length 1
+    needs no transform and stays as it is.
+
+    Args:
+        n: the length needed, at least 1.
+
+    Returns:
+        The transform length.
+
+    Example:
+        >>> [good_length(n) for n in (1, 2, 7, 11, 161, 1025)]
+        [1, 2, 8, 12, 162, 1080]
+    """
+    if n == 1:
+        return 1
+    best = 1 << (n - 1).bit_length()
+    power5 = 1
+    while 2 * power5 < best:
+        power35 = power5
+        while 2 * power35 < best:
+            quotient = -(-n // power35)
+            power2 = max(2, 1 << (quotient - 1).bit_length())
+            best = min(best, power2 * power35)
+            power35 *= 3
+        power5 *= 5
+    return best
+
+
+def _autocast_is_on(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def result_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype in which ``torch.nn.functional.conv2d`` would take and return ``tensor``.
+
+    That is the dtype of ``torch.autocast`` where it is on, and else the tensor's own. Autocast
+    leaves float64 alone.
+    """
+    if tensor.dtype != torch.float64 and _autocast_is_on(tensor.device.type):
+        return torch.get_autocast_dtype(tensor.device.type)
+    return tensor.dtype
+
+
+def spectral_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the dtype for transforms of ``tensor``: float64 for float64, float32 for the rest."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def no_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Return a context in which ``torch.autocast`` rounds nothing to half precision."""
+    if _autocast_is_on(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def mix_channels(signal: Tensor, filter: Tensor, groups: int) -> Tensor:
+    r"""Multiply each frequency's channel vector by that frequency's channel matrix.
+
+    .. math:: Y[n, o, f] = \sum_i X[n, i, f] \, W[o, i, f]
+
+    where :math:`i` runs over the input channels of the group of :math:`o`.
+
+    Args:
+        signal: spectrum of shape ``(N, in, *frequencies)``.
+        filter: spectrum of shape ``(out, in / groups, *frequencies)``.
+        groups: the number of channel groups.
+
+    Returns:
+        The spectrum of shape ``(N, out, *frequencies)``.
+    """
+    out_channels, group_inputs = filter.shape[:2]
+    grouped_signal = signal.unflatten(1, (groups, group_inputs))
+    grouped_filter = filter.unflatten(0, (groups, out_channels // groups))
+    if group_inputs == 1:
+        product = grouped_signal * grouped_filter.squeeze(2)
+    else:
+        product = torch.einsum("ngi...,goi...->ngo...", grouped_signal, grouped_filter)
+    return product.flatten(1, 2)

@@ -1,0 +1,121 @@
+"""What every continuous kernel has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sizeless._validate import positive_int
+
+
+class ContinuousKernel(nn.Module):
+    r"""A function from coordinates to kernel values, linear in shared basis functions.
+
+    .. math:: K(r) = A\, \phi(r) + a, \qquad r \in [-1, 1]^D
+
+    Subclasses compute the basis :math:`\phi` in :meth:`basis`; the last layer ``output`` is always
+    linear. That is the protocol that the layers of ``sizeless.nn`` rely on: a class or function
+    ``(ndim, out_features, device=..., dtype=...)`` that returns such a module.
+
+    Args:
+        ndim: Number of coordinates :math:`D`, 1 to 3.
+        out_features: Number of kernel values at each coordinate.
+        features: Number of basis functions.
+        device: Where the parameters live.
+        dtype: Their dtype.
+
+    Raises:
+        ValueError: If ``ndim`` is not 1, 2 or 3, or a count is below 1.
+    """
+
+    def __init__(
+        self,
+        ndim: int,
+        out_features: int,
+        features: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if ndim not in (1, 2, 3):
+            raise ValueError(f"ndim must be 1, 2 or 3, got {ndim!r}")
+        self.ndim = ndim
+        self.out_features = positive_int("out_features", out_features)
+        self.output = nn.Linear(features, out_features, device=device, dtype=dtype)
+
+    def basis(self, coordinates: Tensor) -> Tensor:
+        """Map coordinates ``(*, ndim)`` to basis functions ``(*, features)``."""
+        raise NotImplementedError(f"{type(self).__name__} must define basis()")
+
+    def forward(self, coordinates: Tensor) -> Tensor:
+        """Map coordinates ``(*, ndim)`` to kernel values ``(*, out_features)``."""
+        if coordinates.shape[-1] != self.ndim:
+            raise ValueError(
+                f"coordinates must end in an axis of {self.ndim} (ndim), got shape "
+                f"{tuple(coordinates.shape)}"
+            )
+        values: Tensor = self.output(self.basis(coordinates))
+        return values
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew."""
+        self.output.reset_parameters()
+
+    def place(self, center: Sequence[float], spread: Sequence[float]) -> None:
+        """Draw the centres of localised units in ``center +- spread``.
+
+        A kernel without localised units has nothing to place, and keeps this empty method.
+        """
+
+    def scale_output_(self, factor: float) -> None:
+        """Multiply all values of the kernel by ``factor``, in place."""
+        with torch.no_grad():
+            self.output.weight.mul_(factor)
+            self.output.bias.mul_(factor)
+
+    def frequency_bounds(self, stddevs: float = 2.0, *, formula: str = "tight") -> Tensor:
+        """Highest frequency of each factor of the kernel, where that is analytic.
+
+        Args:
+            stddevs: Where the Gaussian spectrum of an envelope is cut off, in standard deviations.
+            formula: ``"tight"`` or ``"official"``.
+
+        Returns:
+            Tensor of shape ``(factors, ndim)`` in cycles per unit coordinate. The sum over the
+            factors bounds the kernel.
+
+        Raises:
+            ValueError: If the network has no analytic bound.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no analytic maximum frequency; use MAGNet, Gabor or "
+            "Fourier where the frequency must be known or penalised"
+        )
+
+    def max_frequency(self, stddevs: float = 2.0) -> Tensor:
+        """Highest frequency of the kernel on each axis, in cycles per unit coordinate.
+
+        One unit of the coordinate is half the largest kernel: divide by ``(N - 1) / 2`` for
+        cycles per pixel, where N is the kernel's maximum size.
+
+        Args:
+            stddevs: Where the Gaussian spectrum of an envelope is cut off, in standard deviations.
+
+        Returns:
+            Tensor of shape ``(ndim,)``.
+
+        Raises:
+            ValueError: If the network has no analytic bound.
+        """
+        return self.frequency_bounds(stddevs).sum(dim=0)
+
+    def extra_repr(self) -> str:
+        """Show the two sizes in ``repr``."""
+        return f"{self.ndim}, {self.out_features}"
+
+
+def linears(modules: Iterable[nn.Module]) -> list[nn.Linear]:
+    """Return the linear layers among ``modules``, in order."""
+    return [module for module in modules if isinstance(module, nn.Linear)]

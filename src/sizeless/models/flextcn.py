@@ -1,0 +1,120 @@
+"""FlexTCN: the sequence networks of the FlexConv paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sizeless._validate import feature_map, positive_int
+from sizeless.nn import FlexConv1d
+from sizeless.sizes import change_resolution_
+
+
+class FlexTCNBlock(nn.Module):
+    """Two causal FlexConvs, each with normalisation, ReLU and dropout, around a shortcut."""
+
+    def __init__(
+        self, in_channels: int, width: int, kernel_size: int, dropout: float, **options: Any
+    ) -> None:
+        super().__init__()
+        self.conv1 = FlexConv1d(in_channels, width, kernel_size, causal=True, **options)
+        self.norm1 = nn.BatchNorm1d(width)
+        self.conv2 = FlexConv1d(width, width, kernel_size, causal=True, **options)
+        self.norm2 = nn.BatchNorm1d(width)
+        self.dropout = nn.Dropout(dropout)
+        self.shortcut = nn.Identity() if in_channels == width else nn.Conv1d(in_channels, width, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(N, in_channels, L)`` to ``(N, width, L)``."""
+        hidden = self.dropout(self.norm1(self.conv1(input)).relu())
+        hidden = self.dropout(self.norm2(self.conv2(hidden)).relu())
+        output: Tensor = (hidden + self.shortcut(input)).relu()
+        return output
+
+
+class FlexTCN(nn.Module):
+    r"""Causal residual network for sequences whose kernels learn their length.
+
+    Residual blocks of two causal FlexConvs; a linear layer reads the last time step. FlexTCN-n has
+    n blocks and 2n FlexConvs.
+
+    Args:
+        in_channels: Channels of the sequence.
+        num_classes: Number of outputs.
+        kernel_size: Largest kernel in samples (the horizon); the paper takes the sequence length.
+        blocks: Number of residual blocks; 2, 4 and 6 in the paper.
+        width: Channels of every block.
+        dropout: Dropout rate after every activation.
+        **options: Keyword arguments of :class:`~sizeless.FlexConv1d` for every layer, such as
+            ``kernel``, ``init_size`` or ``init``.
+
+    Shape:
+        ``(N, in_channels, L)`` to ``(N, num_classes)``.
+
+    Raises:
+        ValueError: If a count is below 1 or an option is not allowed.
+
+    Source: Romero et al. 2022, arXiv 2110.08059, section 4.1 and appendix.
+
+    Example:
+        >>> import torch
+        >>> FlexTCN(1, 10, kernel_size=40)(torch.randn(2, 1, 40)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        kernel_size: int,
+        blocks: int = 2,
+        width: int = 30,
+        dropout: float = 0.1,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        positive_int("num_classes", num_classes)
+        widths = [in_channels] + [width] * positive_int("blocks", blocks)
+        self.blocks = nn.Sequential(
+            *(FlexTCNBlock(n, width, kernel_size, dropout, **options) for n in widths[:-1])
+        )
+        self.head = nn.Linear(width, num_classes)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(N, in_channels, L)`` to class scores ``(N, num_classes)``."""
+        feature_map("input", input, 1)
+        scores: Tensor = self.head(self.blocks(input)[..., -1])
+        return scores
+
+    def change_resolution_(self, factor: float) -> None:
+        """Adapt all kernels to sequences sampled ``factor`` times as finely, in place."""
+        change_resolution_(self, factor)
+
+
+def flextcn2(
+    in_channels: int = 1, num_classes: int = 10, *, kernel_size: int, **options: Any
+) -> FlexTCN:
+    """FlexTCN with 2 blocks, 105,548 parameters for 1 channel; see :class:`FlexTCN`.
+
+    Example:
+        >>> sum(p.numel() for p in flextcn2(kernel_size=784).parameters())
+        105548
+    """
+    return FlexTCN(in_channels, num_classes, kernel_size, blocks=2, **options)
+
+
+def flextcn4(
+    in_channels: int = 1, num_classes: int = 10, *, kernel_size: int, **options: Any
+) -> FlexTCN:
+    """FlexTCN with 4 blocks, 239,436 parameters for 1 channel; see :class:`FlexTCN`."""
+    return FlexTCN(in_channels, num_classes, kernel_size, blocks=4, **options)
+
+
+def flextcn6(
+    in_channels: int = 1, num_classes: int = 10, *, kernel_size: int, **options: Any
+) -> FlexTCN:
+    """FlexTCN with 6 blocks, 373,324 parameters for 1 channel; see :class:`FlexTCN`."""
+    return FlexTCN(in_channels, num_classes, kernel_size, blocks=6, **options)

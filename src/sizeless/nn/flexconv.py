@@ -1,0 +1,418 @@
+"""FlexConv: convolution that learns the size of its kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sizeless._validate import channels, feature_map, int_tuple, is_int, one_of
+from sizeless.functional.convolution import convolve
+from sizeless.functional.padding import PADDING_MODES
+from sizeless.kernels import ContinuousKernel, MAGNet, coordinate_axis, coordinate_grid
+from sizeless.nn.sized import Size, size_dtype, sizes_are_readable
+from sizeless.nn.window import REACH, GaussianWindow
+
+PAPER_SIGMA = 0.075
+"""The paper's initial width, in units of half the largest kernel."""
+
+PLACEMENT = 1.667
+"""Spread of the kernel network's units around the window's centre, in initial widths."""
+
+Padding = int | Sequence[int] | str
+KernelFactory = Callable[..., ContinuousKernel]
+
+
+class FlexConvNd(nn.Module):
+    r"""Convolution in any number of dimensions; see :class:`FlexConv2d` for the arguments."""
+
+    ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: Padding = "same",
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        init_size: float | Sequence[float] | None = None,
+        min_size: int | None = None,
+        kernel: KernelFactory | None = None,
+        causal: bool = False,
+        learn_center: bool = True,
+        init: str = "variance",
+    ) -> None:
+        super().__init__()
+        channels(in_channels, out_channels, groups)
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.causal = self._check_causal(causal)
+        self.kernel_size = self._check_kernel_size(kernel_size)
+        self.stride = int_tuple("stride", stride, self.ndim)
+        self.dilation = int_tuple("dilation", dilation, self.ndim)
+        self.padding = self._check_padding(padding)
+        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
+        self.init = one_of("init", init, ("variance", "paper"))
+        self.gain = 1.0
+        init_sizes = self._check_init_size(init_size)
+        self.window = GaussianWindow(
+            self.kernel_size,
+            init_sizes,
+            causal=causal,
+            learn_center=learn_center,
+            min_sizes=self._check_min_size(min_size, init_sizes),
+            device=device,
+            dtype=size_dtype(dtype),
+        )
+        self.kernel = self._make_kernel(kernel or MAGNet, device, dtype)
+        self.bias = (
+            nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        )
+        self._bounds = tuple((0, n) for n in self.kernel_size)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the kernel network anew around the window, which returns to its initial size."""
+        self.window.reset_parameters()
+        self.kernel.reset_parameters()
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        if not sizes_are_readable(self.window.log_sigma):
+            return
+        self._place_kernel()
+        if self.init == "variance":
+            with torch.no_grad():
+                energy = self.weight.square().sum() / self.out_channels
+            self.kernel.scale_output_(float(energy.clamp_min(1e-12)) ** -0.5)
+
+    def _place_kernel(self) -> None:
+        """Draw the network's localised units where the window is, so that it sees them."""
+        centers = self.window.center.tolist()
+        spreads = [PLACEMENT * sigma for sigma in self.window.sigma.tolist()]
+        if self.causal:
+            spreads = [spread / 2 for spread in spreads]
+            centers = [c - spread for c, spread in zip(centers, spreads, strict=True)]
+        self.kernel.place(centers, spreads)
+
+    def refresh_size(self) -> tuple[int, ...]:
+        """Read the integer size off the window, and return it.
+
+        Every eager forward does this. A compiled forward uses the size as it was last read: call
+        this between steps, outside the graph.
+        """
+        if sizes_are_readable(self.window.log_sigma):
+            self._bounds = self.window.bounds()
+        return tuple(stop - start for start, stop in self._bounds)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Size of the kernel in taps, after the crop."""
+        return self.refresh_size()
+
+    @property
+    def weight(self) -> Tensor:
+        """The rendered kernel, ``(out_channels, in_channels / groups, *size)``, differentiable."""
+        size = self.refresh_size()
+        device_type = self.window.log_sigma.device.type
+        # Sizes and kernels are computed in full precision under autocast.
+        with torch.autocast(device_type, enabled=False):
+            like = self.kernel.output.weight
+            axes = [
+                coordinate_axis(n, start, stop, like)
+                for n, (start, stop) in zip(self.kernel_size, self._bounds, strict=True)
+            ]
+            values = self.kernel(coordinate_grid(axes))
+            window = self.window(axes).to(values.dtype) * self.gain
+            weight = (values * window[..., None]).movedim(-1, 0)
+        return weight.reshape(self.out_channels, self.in_channels // self.groups, *size)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
+        feature_map("input", input, self.ndim, self.in_channels)
+        weight = self.weight
+        input, padding = self._pad(input, weight.shape[2:])
+        return convolve(
+            input,
+            weight,
+            self.bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            padding_mode=self.padding_mode,
+            causal=self.causal,
+        )
+
+    def _pad(self, input: Tensor, size: Sequence[int]) -> tuple[Tensor, Padding]:
+        """Padding at the present size; where it would be negative, the input is cropped."""
+        if isinstance(self.padding, str):
+            return input, self.padding
+        padding = []
+        for axis, (p, largest, now, d) in enumerate(
+            zip(self.padding, self.kernel_size, size, self.dilation, strict=True), start=2
+        ):
+            effective = p - d * (largest - now) // 2
+            if effective < 0:
+                input = input.narrow(axis, -effective, input.shape[axis] + 2 * effective)
+            padding.append(max(effective, 0))
+        return input, tuple(padding)
+
+    def change_resolution_(self, factor: float) -> None:
+        r"""Keep the kernel's extent in the world when the sampling rate changes, in place.
+
+        The largest kernel goes from :math:`N` to about :math:`(N - 1) \cdot` ``factor`` + 1 taps,
+        the window keeps its share of it, and values are multiplied by
+        :math:`\prod_d (N_d - 1) / (N'_d - 1)`, so that sums over the finer grid keep their size.
+
+        Args:
+            factor: New sampling rate divided by the present one: 2 for images twice as large.
+
+        Raises:
+            ValueError: If ``factor`` is not positive or ``padding`` is not ``"same"``.
+
+        Source: Romero et al. 2022, arXiv 2110.08059, section 3.3 and Table 4.
+        """
+        if not factor > 0 or math.isinf(factor):
+            raise ValueError(f"factor must be a finite number above 0, got {factor!r}")
+        if self.padding != "same":
+            raise ValueError(
+                f"change_resolution_ needs padding='same', got padding={self.padding!r}: with a "
+                "fixed number of pixels the output would not scale with the input"
+            )
+        step = 1 if self.causal else 2
+        new = tuple(step * round((n - 1) * factor / step) + 1 for n in self.kernel_size)
+        for before, after in zip(self.kernel_size, new, strict=True):
+            self.gain *= max(before - 1, 1) / max(after - 1, 1)
+        self.kernel_size = self.window.taps = new
+        self.refresh_size()
+
+    def nyquist(self) -> tuple[float, ...]:
+        """Highest frequency that the taps can hold, in cycles per unit coordinate, per axis."""
+        return tuple((n - 1) / 4 for n in self.kernel_size)
+
+    def describe_size(self) -> Size:
+        """Return what the layer has learned about its size; see :func:`sizeless.sizes`."""
+        size = self.size
+        half = [(n - 1) / 2 for n in self.kernel_size]
+        origin = 1.0 if self.causal else 0.0
+        centers = self.window.center.tolist()
+        return Size(
+            kind="kernel size",
+            size=size,
+            window=tuple(s * h for s, h in zip(self.window.sigma.tolist(), half, strict=True)),
+            center=tuple((c - origin) * h for c, h in zip(centers, half, strict=True)),
+            limits=tuple(zip(self.window.min_sizes, self.kernel_size, strict=True)),
+            cost=self.out_channels * self.in_channels // self.groups * math.prod(size),
+        )
+
+    def _check_causal(self, causal: bool) -> bool:
+        if causal and self.ndim != 1:
+            raise ValueError(
+                f"causal=True needs a time axis, and {type(self).__name__} has none: use FlexConv1d"
+            )
+        return bool(causal)
+
+    def _check_kernel_size(self, kernel_size: int | Sequence[int]) -> tuple[int, ...]:
+        sizes = int_tuple("kernel_size", kernel_size, self.ndim)
+        if not self.causal and any(n % 2 == 0 for n in sizes):
+            raise ValueError(
+                f"kernel_size is the maximum size and must be odd, so that the kernel has a middle "
+                f"tap; got {kernel_size!r}: use the next odd number"
+                + (", or causal=True, which allows any length" if self.ndim == 1 else "")
+            )
+        return sizes
+
+    def _check_padding(self, padding: Padding) -> str | tuple[int, ...]:
+        if isinstance(padding, str):
+            one_of("padding", padding, ("same", "valid"))
+            checked: str | tuple[int, ...] = "same" if padding == "same" else (0,) * self.ndim
+        else:
+            checked = int_tuple("padding", padding, self.ndim, minimum=0)
+        if self.causal and checked != "same":
+            raise ValueError(
+                f"causal=True pads the past only, so padding must be 'same', got {padding!r}"
+            )
+        return checked
+
+    def _check_init_size(self, init_size: float | Sequence[float] | None) -> tuple[float, ...]:
+        if init_size is None:
+            return tuple(self._default_size(n) for n in self.kernel_size)
+        sizes = init_size if isinstance(init_size, Sequence) else (init_size,) * self.ndim
+        if len(sizes) != self.ndim:
+            raise ValueError(
+                f"init_size must be a number or {self.ndim} numbers, got {init_size!r}"
+            )
+        for size, largest in zip(sizes, self.kernel_size, strict=True):
+            if not 1 <= size <= largest:
+                raise ValueError(
+                    f"init_size must lie between 1 and kernel_size={self.kernel_size} taps, got "
+                    f"{init_size!r}"
+                )
+            if not self.causal and is_int(size) and size % 2 == 0:
+                raise ValueError(
+                    f"init_size must be odd like the kernel, got {init_size!r}; use an odd number"
+                )
+        return tuple(sizes)
+
+    def _default_size(self, largest: int) -> float:
+        """The paper's initial width, and at least three taps."""
+        reach = REACH * PAPER_SIGMA * (largest - 1) / 2
+        paper = reach + 0.5 if self.causal else 2 * reach
+        return min(max(paper, 3.0), largest)
+
+    def _check_min_size(self, min_size: int | None, init: Sequence[float]) -> tuple[int, ...]:
+        smallest = 2 if self.causal else 3
+        if min_size is None:
+            return tuple(min(smallest, int(size)) for size in init)
+        if not is_int(min_size) or min_size < 1 or (not self.causal and min_size % 2 == 0):
+            raise ValueError(
+                f"min_size must be a positive {'' if self.causal else 'odd '}int, got {min_size!r}"
+            )
+        if any(min_size > size for size in init):
+            raise ValueError(
+                f"min_size must not exceed the initial size {tuple(init)}, got {min_size}"
+            )
+        return (min_size,) * self.ndim
+
+    def _make_kernel(
+        self,
+        factory: KernelFactory,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> ContinuousKernel:
+        features = self.out_channels * self.in_channels // self.groups
+        if isinstance(factory, nn.Module):
+            raise TypeError(
+                "kernel must be a class or function (ndim, out_features, device, dtype) that makes "
+                f"a kernel network, got the module {type(factory).__name__}; pass its class, or "
+                "functools.partial(class, ...)"
+            )
+        kernel = factory(self.ndim, features, device=device, dtype=dtype)
+        if not isinstance(kernel, ContinuousKernel):
+            raise TypeError(
+                "kernel must return a sizeless.kernels.ContinuousKernel, got "
+                f"{type(kernel).__name__}"
+            )
+        return kernel
+
+    def extra_repr(self) -> str:
+        """Show the channels, the maximum and present size, and what is not the default."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        text += f", size={self.size}"
+        shown = {
+            "stride": (1,) * self.ndim,
+            "padding": "same",
+            "dilation": (1,) * self.ndim,
+            "groups": 1,
+            "padding_mode": "zeros",
+            "causal": False,
+            "gain": 1.0,
+        }
+        for name, default in shown.items():
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)!r}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+class FlexConv2d(FlexConvNd):
+    r"""2-D convolution that learns the size of its kernel.
+
+    .. math::
+        y[o, p] = b_o + \sum_c \sum_t K[o, c, t]\, x[c, p + t], \qquad
+        K[o, c, t] = w(r_t)\, \psi(r_t)_{o, c}
+
+    The kernel is a small network :math:`\psi` of the coordinates :math:`r_t \in [-1, 1]^D` of its
+    taps, times a Gaussian window :math:`w` whose widths and centres are learned
+    (:class:`~sizeless.nn.GaussianWindow`). Taps that the window suppresses below 0.1 are cropped,
+    so the work shrinks with the window. ``kernel_size`` taps span the whole of [-1, 1].
+
+    The layer equals ``torch.nn.functional.conv2d`` with its ``weight``. Padding in pixels is meant
+    for the largest kernel: as the kernel shrinks, the padding shrinks with it and the output keeps
+    its size.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Largest size of the kernel in taps: an odd int, or one per axis. The paper
+            takes the image side plus 1.
+        stride: Fixed stride of the convolution.
+        padding: ``"same"`` (with a stride: as padded, then strided), ``"valid"``, or pixels.
+        dilation: Spacing of the taps in pixels.
+        groups: Channel groups; ``in_channels`` is depthwise.
+        bias: Whether to add a trained bias, initially 0.
+        padding_mode: ``"zeros"``, ``"circular"``, ``"reflect"`` or ``"replicate"``.
+        device: Where the parameters live.
+        dtype: Their dtype; sizes are never below float32.
+        init_size: Size at the start in taps; fractions are allowed. ``None``: the paper's 16 % of
+            the largest size (sigma 0.075), and at least 3.
+        min_size: Smallest size that training can reach. ``None``: 3 taps (causal: 2), or
+            ``init_size`` where that is smaller; one tap passes no gradient to its width.
+        kernel: Class or function ``(ndim, out_features, device, dtype)`` that makes the kernel
+            network. ``None``: :class:`~sizeless.kernels.MAGNet`.
+        causal: Only for ``FlexConv1d``.
+        learn_center: Whether the window's centre is learned (as in the paper) or stays put.
+        init: ``"variance"`` scales the initial kernel so that white input keeps its variance;
+            ``"paper"`` leaves it as the network is drawn, and relies on normalisation.
+
+    Shape:
+        ``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``, as ``torch.nn.Conv2d``.
+
+    Raises:
+        TypeError: If a size is no int or ``kernel`` makes no kernel network.
+        ValueError: If a value is out of range; the message says what is allowed.
+
+    Source: Romero et al. 2022, "FlexConv", ICLR, arXiv 2110.08059, section 3.
+
+    Example:
+        >>> import torch
+        >>> layer = FlexConv2d(3, 8, kernel_size=33, init_size=5)
+        >>> layer(torch.randn(2, 3, 32, 32)).shape, layer.size, layer.weight.shape
+        (torch.Size([2, 8, 32, 32]), (5, 5), torch.Size([8, 3, 5, 5]))
+    """
+
+    ndim = 2
+
+
+class FlexConv1d(FlexConvNd):
+    r"""1-D convolution that learns the length of its kernel, centred or causal.
+
+    Formula and arguments as in :class:`FlexConv2d`. With ``causal=True`` an output sees no later
+    input: the window starts at the last tap and looks back, ``kernel_size`` may be even (the paper
+    takes the length of the sequence), and the crop cuts the far past.
+
+    Shape:
+        ``(N, in_channels, L)`` to ``(N, out_channels, L')``.
+
+    Example:
+        >>> import torch
+        >>> layer = FlexConv1d(1, 4, kernel_size=100, init_size=8, causal=True)
+        >>> layer(torch.randn(2, 1, 100)).shape, layer.size
+        (torch.Size([2, 4, 100]), (8,))
+    """
+
+    ndim = 1
+
+
+class FlexConv3d(FlexConvNd):
+    """3-D convolution that learns the size of its kernel; see :class:`FlexConv2d`.
+
+    Shape:
+        ``(N, in_channels, D, H, W)`` to ``(N, out_channels, D', H', W')``.
+
+    Example:
+        >>> import torch
+        >>> layer = FlexConv3d(2, 4, kernel_size=(3, 9, 9), init_size=3)
+        >>> layer(torch.randn(1, 2, 4, 8, 8)).shape, layer.size
+        (torch.Size([1, 4, 4, 8, 8]), (3, 3, 3))
+    """
+
+    ndim = 3

@@ -1,0 +1,178 @@
+"""Depthwise layers with a learned size, followed by a pointwise convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sizeless.nn.flexconv import FlexConv1d, FlexConv2d, FlexConv3d, FlexConvNd
+from sizeless.nn.niff import NIFFConv1d, NIFFConv2d, NIFFConv3d, NIFFConvNd
+
+POINTWISE = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class SeparableFlexConvNd(nn.Sequential):
+    """Depthwise FlexConv, then 1x1; see :class:`SeparableFlexConv2d`."""
+
+    depthwise_class: type[FlexConvNd]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        if "groups" in options:
+            raise TypeError(
+                f"groups is in_channels in a separable layer, got groups={options['groups']!r}; "
+                f"use {self.depthwise_class.__name__} for other groups"
+            )
+        depthwise = self.depthwise_class(
+            in_channels,
+            in_channels,
+            kernel_size,
+            groups=in_channels,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+            **options,
+        )
+        pointwise = POINTWISE[depthwise.ndim](
+            in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype
+        )
+        super().__init__(depthwise, pointwise)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """Size of the depthwise kernel in taps."""
+        return cast(FlexConvNd, self[0]).size
+
+
+class SeparableFlexConv2d(SeparableFlexConvNd):
+    """Depthwise :class:`FlexConv2d` followed by a 1x1 convolution.
+
+    It generates ``in_channels`` kernels, not ``in_channels * out_channels``.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Largest size of the kernel in taps.
+        bias: Whether both convolutions have a bias.
+        device: Where the parameters live.
+        dtype: Their dtype.
+        **options: Further keyword arguments of :class:`FlexConv2d`, such as ``init_size``.
+
+    Source: Knigge et al. 2023, "CCNN", arXiv 2301.10540, section 4.
+
+    Example:
+        >>> import torch
+        >>> SeparableFlexConv2d(4, 6, 17)(torch.randn(2, 4, 16, 16)).shape
+        torch.Size([2, 6, 16, 16])
+    """
+
+    depthwise_class = FlexConv2d
+
+
+class SeparableFlexConv1d(SeparableFlexConvNd):
+    """Depthwise :class:`FlexConv1d` followed by a 1x1; arguments as for the 2-D layer.
+
+    Example:
+        >>> import torch
+        >>> SeparableFlexConv1d(4, 6, 100, causal=True)(torch.randn(2, 4, 100)).shape
+        torch.Size([2, 6, 100])
+    """
+
+    depthwise_class = FlexConv1d
+
+
+class SeparableFlexConv3d(SeparableFlexConvNd):
+    """Depthwise :class:`FlexConv3d` followed by a 1x1; arguments as for the 2-D layer.
+
+    Example:
+        >>> import torch
+        >>> SeparableFlexConv3d(2, 3, 5)(torch.randn(1, 2, 4, 5, 6)).shape
+        torch.Size([1, 3, 4, 5, 6])
+    """
+
+    depthwise_class = FlexConv3d
+
+
+class SeparableNIFFConvNd(nn.Sequential):
+    """Depthwise NIFF, then 1x1; see :class:`SeparableNIFFConv2d`."""
+
+    depthwise_class: type[NIFFConvNd]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        bias: bool = False,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        depthwise = self.depthwise_class(
+            in_channels, in_channels, in_channels, device=device, dtype=dtype, **options
+        )
+        pointwise = POINTWISE[depthwise.ndim](
+            in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype
+        )
+        super().__init__(depthwise, pointwise)
+
+
+class SeparableNIFFConv2d(SeparableNIFFConvNd):
+    """Depthwise :class:`NIFFConv2d` followed by a 1x1 convolution: the paper's "split" layer.
+
+    The paper multiplies by the 1x1 matrix while still in the frequency domain; that is the same
+    function, at the cost of a larger inverse transform.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        bias: Whether the 1x1 convolution has a bias; the paper's has none.
+        device: Where the parameters live.
+        dtype: Their dtype.
+        **options: Further keyword arguments of :class:`NIFFConv2d`, such as ``hidden``.
+
+    Source: Grabinski et al. 2024, arXiv 2307.10001, section 3.
+
+    Example:
+        >>> import torch
+        >>> SeparableNIFFConv2d(4, 6)(torch.randn(2, 4, 14, 14)).shape
+        torch.Size([2, 6, 14, 14])
+    """
+
+    depthwise_class = NIFFConv2d
+
+
+class SeparableNIFFConv1d(SeparableNIFFConvNd):
+    """Depthwise :class:`NIFFConv1d` followed by a 1x1; arguments as for the 2-D layer.
+
+    Example:
+        >>> import torch
+        >>> SeparableNIFFConv1d(4, 6)(torch.randn(2, 4, 100)).shape
+        torch.Size([2, 6, 100])
+    """
+
+    depthwise_class = NIFFConv1d
+
+
+class SeparableNIFFConv3d(SeparableNIFFConvNd):
+    """Depthwise :class:`NIFFConv3d` followed by a 1x1; arguments as for the 2-D layer.
+
+    Example:
+        >>> import torch
+        >>> SeparableNIFFConv3d(2, 3)(torch.randn(1, 2, 4, 5, 6)).shape
+        torch.Size([1, 3, 4, 5, 6])
+    """
+
+    depthwise_class = NIFFConv3d

@@ -1,0 +1,198 @@
+"""The learnable Gaussian window that decides how large a kernel is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sizeless.functional.limits import clamp_straight_through
+from sizeless.nn.sized import SizeParameters, read_floats
+
+THRESHOLD = 0.1
+"""Window value below which a tap is cropped (the paper's choice)."""
+
+REACH = math.sqrt(-2 * math.log(THRESHOLD))
+"""Half-width of the kept part in standard deviations, 2.146."""
+
+WIDEST = 10.0
+"""Largest standard deviation in units of half the axis: flat to 0.5 % over the whole kernel."""
+
+
+class GaussianWindow(SizeParameters):
+    r"""Gaussian window over the taps of a kernel, with one width and centre per axis.
+
+    .. math:: w(r) = \prod_d \exp\Big(-\tfrac12 \Big(\frac{r_d - \mu_d}{\sigma_d}\Big)^2\Big)
+
+    The axis of :math:`N_d` taps spans :math:`r_d \in [-1, 1]`. Taps whose window would be below
+    0.1 are cropped: centred, those with :math:`|r_d| < |\mu_d| + 2.146\,\sigma_d` stay, so the
+    size is odd; causal, those with :math:`r > \mu - 2.146\,\sigma`.
+
+    Widths are stored as logarithms, so they stay positive. Width and centre are used within their
+    limits, and their gradients pass at the limits (:func:`~sizeless.functional.limits.\
+clamp_straight_through`).
+
+    Args:
+        taps: Number of taps of each axis.
+        sizes: Initial size of each axis in taps; fractions are allowed.
+        causal: Whether the window starts at the last tap and looks back.
+        learn_center: Whether the centre is a parameter or stays where it starts: at the middle
+            tap, or causally at the last.
+        min_sizes: Smallest size of each axis that training can reach. One tap passes no gradient
+            to the width, so layers ask for more.
+        device: Where the parameters live.
+        dtype: Their dtype.
+
+    Source: Romero et al. 2022, arXiv 2110.08059, section 3.1.
+    """
+
+    def __init__(
+        self,
+        taps: Sequence[int],
+        sizes: Sequence[float],
+        *,
+        causal: bool,
+        learn_center: bool,
+        min_sizes: Sequence[int],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.taps = tuple(taps)
+        self.causal = causal
+        self.init_sizes = tuple(sizes)
+        self.min_sizes = tuple(min_sizes)
+        self.farthest_center = 1.0
+        shape = (len(self.taps),)
+        self.log_sigma = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        center = torch.empty(shape, device=device, dtype=dtype)
+        self.raw_center: Tensor
+        if learn_center:
+            self.raw_center = nn.Parameter(center)
+        else:
+            self.register_buffer("raw_center", center, persistent=False)
+        self.reset_parameters()
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.taps)
+
+    def reset_parameters(self) -> None:
+        """Return to the initial size and centre."""
+        sigmas = [
+            self._sigma_of(size, n) for size, n in zip(self.init_sizes, self.taps, strict=True)
+        ]
+        with torch.no_grad():
+            self.log_sigma.copy_(torch.tensor([math.log(s) for s in sigmas], device="cpu"))
+            self.raw_center.fill_(1.0 if self.causal else 0.0)
+
+    def _sigma_of(self, size: float, taps: int) -> float:
+        """Width at which a centred window keeps ``size`` taps, rounded to the crop rule."""
+        reach = size - 0.5 if self.causal else size / 2
+        return reach * _spacing(taps) / REACH
+
+    def _limits(self) -> tuple[Tensor, Tensor]:
+        # Five per cent above the width at which the outermost tap would be lost.
+        low = [
+            max(m - 1 if self.causal else (m - 1) / 2, 0.05) * 1.05 * _spacing(n) / REACH
+            for m, n in zip(self.min_sizes, self.taps, strict=True)
+        ]
+        lowest = torch.tensor(low, device=self.log_sigma.device, dtype=self.log_sigma.dtype).log()
+        return lowest, torch.full_like(lowest, math.log(WIDEST))
+
+    @property
+    def sigma(self) -> Tensor:
+        """Standard deviation of each axis, ``(ndim,)``, in units of half the axis."""
+        return clamp_straight_through(self.log_sigma, *self._limits()).exp()
+
+    @property
+    def center(self) -> Tensor:
+        """Centre of each axis, ``(ndim,)``, in [-1, 1]."""
+        return clamp_straight_through(self.raw_center, -self.farthest_center, self.farthest_center)
+
+    def assign_(self, center: Tensor, sigma: Tensor) -> None:
+        """Set centres and widths, in place, and widen the limits to hold them.
+
+        For windows from elsewhere, which may be narrower or farther out than training here lets
+        them become.
+
+        Args:
+            center: Centres in units of half the axis, ``(ndim,)``.
+            sigma: Widths in the same unit, ``(ndim,)``; their sign does not matter.
+        """
+        with torch.no_grad():
+            self.raw_center.copy_(center)
+            self.log_sigma.copy_(sigma.abs().log())
+            self.farthest_center = max(1.0, *self.raw_center.abs().tolist())
+            if (self.log_sigma < self._limits()[0]).any():
+                self.min_sizes = (1,) * self.ndim
+
+    def project_(self) -> None:
+        """Move width and centre back into their limits, in place."""
+        with torch.no_grad():
+            low, high = self._limits()
+            self.log_sigma.copy_(self.log_sigma.clamp(low, high))
+            self.raw_center.clamp_(-self.farthest_center, self.farthest_center)
+
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """First tap kept, and one past the last, for each axis."""
+        sigmas = read_floats(self.sigma, "the window's width sigma")
+        centers = read_floats(self.center, "the window's centre")
+        rule = _causal_bounds if self.causal else _centered_bounds
+        return tuple(map(rule, sigmas, centers, self.taps))
+
+    def forward(self, axes: Sequence[Tensor]) -> Tensor:
+        """Window values on the grid that the coordinate axes span, shape ``(*sizes)``."""
+        sigma, center = self.sigma, self.center
+        window = torch.ones((), dtype=sigma.dtype, device=sigma.device)
+        for d, axis in enumerate(axes):
+            profile = (-0.5 * ((axis.to(sigma.dtype) - center[d]) / sigma[d]).square()).exp()
+            window = window[..., None] * profile
+        return window
+
+    def relaxed_size(self) -> Tensor:
+        """Size of each axis in taps before rounding, ``(ndim,)``, differentiable.
+
+        It goes on beyond the largest kernel, so a penalty on size reaches a window that is wide
+        open.
+        """
+        reach = REACH * self.sigma
+        spacing = reach.new_tensor([_spacing(n) for n in self.taps])
+        if self.causal:
+            return (1 - self.center + reach) / spacing + 0.5
+        return 2 * (self.center.abs() + reach) / spacing
+
+    def max_frequency(self, stddevs: float = 2.0) -> Tensor:
+        r"""Frequency :math:`s / (2 \pi \sigma_d)` that the window adds to the kernel's.
+
+        Args:
+            stddevs: Where the window's Gaussian spectrum is cut off, in standard deviations.
+
+        Returns:
+            Tensor of shape ``(ndim,)`` in cycles per unit coordinate.
+        """
+        return stddevs / (2 * math.pi * self.sigma)
+
+
+def _spacing(taps: int) -> float:
+    return 2.0 / max(taps - 1, 1)
+
+
+def _centered_bounds(sigma: float, center: float, taps: int) -> tuple[int, int]:
+    root = abs(center) + REACH * sigma
+    if root >= 1:
+        return 0, taps
+    middle = (taps - 1) // 2
+    arm = min(max(math.ceil(root / _spacing(taps)) - 1, 0), middle)
+    return middle - arm, middle + arm + 1
+
+
+def _causal_bounds(sigma: float, center: float, taps: int) -> tuple[int, int]:
+    root = center - REACH * sigma
+    if abs(root) >= 1:
+        return 0, taps
+    kept = min(max(math.ceil((1 - root) / _spacing(taps)), 1), taps)
+    return taps - kept, taps

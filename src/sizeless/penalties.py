@@ -1,0 +1,146 @@
+"""What to add to a loss so that kernels do not alias and networks stay cheap."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sizeless._validate import one_of
+from sizeless.cost import Cost, Strides, cost
+from sizeless.nn import DiffStrideNd, FlexConvNd
+
+GIGA = 1e9
+
+
+def aliasing_penalty(
+    model: nn.Module,
+    *,
+    form: str = "together",
+    include_window: bool = False,
+    bound: str = "tight",
+    stddevs: float = 2.0,
+) -> Tensor:
+    r"""Penalty on kernels that hold frequencies above the Nyquist frequency of their taps.
+
+    With :math:`f_l` the highest frequency of factor :math:`l = 0 \dots L` of a kernel network,
+    :math:`f_w` that of the window, and :math:`f_{Nyq} = (N - 1) / 4` cycles per unit coordinate
+    for a largest kernel of :math:`N` taps,
+
+    .. math::
+        \text{together:}\quad \sum_l \max\Big(0,\; f_l + \frac{f_w}{L + 1}
+            - \frac{f_{Nyq}}{L + 1}\Big)^2
+        \qquad \text{summed:}\quad \max\Big(0,\; \sum_l f_l + f_w - f_{Nyq}\Big)^2
+
+    summed over all FlexConv layers; :math:`f_w` only with ``include_window``. Frequencies of
+    factors add, so either form at 0 means that the kernel is free of aliasing and may be rendered
+    at a finer resolution. On several axes the one with the largest excess counts.
+
+    Args:
+        model: A module with FlexConv layers.
+        form: ``"together"``, the authors', or ``"summed"``, the paper's equation 25.
+        include_window: Whether the window's own frequency counts.
+        bound: ``"tight"`` for :math:`\max_i (|w_i| + s |\gamma_i|) / 2 \pi`, or ``"official"``,
+            the authors' program, which maximises the two terms over separate units and axes.
+        stddevs: Where Gaussian spectra are cut off, in standard deviations.
+
+    Returns:
+        Tensor of shape ``()``; multiply it by a weight (the paper's is 0.1).
+
+    Raises:
+        ValueError: If there is no FlexConv layer, or a kernel network has no analytic frequency.
+
+    Source: Romero et al. 2022, arXiv 2110.08059, section 3.3 and equation 25.
+
+    Example:
+        >>> import sizeless
+        >>> penalty = aliasing_penalty(sizeless.FlexConv2d(1, 1, 33))
+        >>> penalty.shape, bool(penalty > 0)
+        (torch.Size([]), True)
+    """
+    one_of("form", form, ("together", "summed"))
+    one_of("bound", bound, ("tight", "official"))
+    if not stddevs >= 0:
+        raise ValueError(f"stddevs must be at least 0, got {stddevs!r}")
+    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, FlexConvNd)]
+    if not layers:
+        raise ValueError(
+            f"{type(model).__name__} has no FlexConv layer, whose kernels this penalty is about"
+        )
+    terms = []
+    for name, layer in layers:
+        try:
+            factors = layer.kernel.frequency_bounds(stddevs, formula=bound)
+        except ValueError as error:
+            raise ValueError(f"layer {name!r}: {error}") from error
+        window = layer.window.max_frequency(stddevs).to(factors.dtype)
+        if bound == "official":
+            window = window.amax().expand_as(window)
+        terms.append(_excess(factors, window * include_window, layer.nyquist(), form))
+    return torch.stack(terms).sum()
+
+
+def _excess(factors: Tensor, window: Tensor, nyquist: tuple[float, ...], form: str) -> Tensor:
+    """Squared excess of one layer; ``factors`` is ``(L + 1, ndim)``."""
+    limit = factors.new_tensor(nyquist)
+    if form == "summed":
+        return (factors.sum(dim=0) + window - limit).amax().relu().square()
+    share = (limit - window) / len(factors)
+    return (factors - share).amax(dim=1).relu().square().sum()
+
+
+def complexity_penalty(
+    model: nn.Module, example_input: Tensor | tuple[Tensor, ...], *, form: str = "cumulative"
+) -> Tensor:
+    r"""Penalty on the work that learned strides leave to a network.
+
+    .. math::
+        \text{cumulative:}\quad \sum_l \prod_{i \preceq l} \prod_d \frac{1}{S_{i,d}}
+        \qquad \text{macs:}\quad \text{multiply-accumulates} / 10^9
+
+    The cumulative form takes each learned stride :math:`l` with all strides :math:`i` that its
+    input has passed through, and knows neither channels nor kernels. The second form is the true
+    count of :func:`sizeless.cost`, for all layers at their present sizes; it is differentiable in
+    kernel sizes as well as strides.
+
+    Args:
+        model: A module with learned strides (form ``"macs"``: with any counted layer).
+        example_input: Input tensor, or a tuple of all positional arguments; a batch of one will do.
+        form: ``"cumulative"`` or ``"macs"``.
+
+    Returns:
+        Tensor of shape ``()``.
+
+    Raises:
+        ValueError: If nothing in the model has a learned stride (form ``"cumulative"``).
+
+    Source: Riad et al. 2022, arXiv 2202.01653, section 3.3.
+
+    Example:
+        >>> import sizeless, torch
+        >>> model = torch.nn.Sequential(sizeless.DiffStride1d(2.0), sizeless.DiffStride1d(2.0))
+        >>> complexity_penalty(model, torch.zeros(1, 1, 64)).item()
+        0.75
+    """
+    one_of("form", form, ("cumulative", "macs"))
+    counted = cost(model, example_input)
+    return counted.macs / GIGA if form == "macs" else _cumulative(model, counted)
+
+
+def _cumulative(model: nn.Module, counted: Cost) -> Tensor:
+    modules = dict(model.named_modules())
+    upstream: dict[DiffStrideNd, Strides] = {}
+    for row in counted.rows:
+        pool = modules[row.name]
+        if isinstance(pool, DiffStrideNd):
+            upstream.setdefault(pool, row.strides)
+    if not upstream:
+        raise ValueError(
+            f"{type(model).__name__} has no DiffStride layer, whose strides this penalty is about; "
+            "use form='macs' for the whole cost"
+        )
+    return torch.stack(
+        [
+            torch.stack([p.inverse_area() for p in {pool: None, **before}]).prod()
+            for pool, before in upstream.items()
+        ]
+    ).sum()

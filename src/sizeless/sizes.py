@@ -1,0 +1,158 @@
+"""What sizes a model has learned, and how to train and change them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, Size, SizeParameters
+
+SIZED_LAYERS = (FlexConvNd, NIFFConvNd, DiffStrideNd)
+
+SIZE_LR_RATIO = 0.1
+"""Learning rate of the sizes relative to the weights' (FlexConv's experiments)."""
+
+
+@dataclass(frozen=True)
+class SizeRow(Size):
+    """One layer's learned size; the fields of :class:`~sizeless.nn.Size`, and whose they are.
+
+    Attributes:
+        name: Path of the layer in the model.
+        layer: Name of its class.
+    """
+
+    name: str = ""
+    layer: str = ""
+
+
+def sizes(model: nn.Module) -> list[SizeRow]:
+    """List the learned size of every layer that has one, in the order of ``model.modules()``.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        One row per layer: its name, kind of size, present size, window, limits and cost.
+
+    Example:
+        >>> import sizeless
+        >>> row = sizes(sizeless.FlexConv1d(1, 1, kernel_size=33, init_size=5))[0]
+        >>> row.kind, row.size, row.limits
+        ('kernel size', (5,), ((3, 33),))
+    """
+    return [
+        SizeRow(**vars(module.describe_size()), name=name, layer=type(module).__name__)
+        for name, module in model.named_modules()
+        if isinstance(module, SIZED_LAYERS)
+    ]
+
+
+def param_groups(
+    model: nn.Module, lr: float, size_lr: float | None = None, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
+    """Split the parameters of a model into groups for an optimiser of ``torch.optim``.
+
+    Sizes get their own learning rate and no weight decay, which would pull them to arbitrary
+    values. Vectors (biases, normalisation) and the kernel networks of :class:`FlexConv2d` and its
+    kin, whose parameters are frequencies and widths, are not decayed either.
+
+    Args:
+        model: Any module.
+        lr: Learning rate of everything but the sizes.
+        size_lr: Learning rate of the sizes; ``None`` is a tenth of ``lr``.
+        weight_decay: Weight decay of the decayed group.
+
+    Returns:
+        Up to three groups, named ``"weights"``, ``"undecayed"`` and ``"sizes"``; parameters that
+        need no gradient are left out.
+
+    Raises:
+        ValueError: If a rate is negative or the model has nothing to train.
+
+    Example:
+        >>> import sizeless, torch
+        >>> model = sizeless.FlexConv1d(1, 1, kernel_size=33)
+        >>> groups = param_groups(model, lr=0.01)
+        >>> [group["name"] for group in groups], torch.optim.Adam(groups).defaults["lr"]
+        (['undecayed', 'sizes'], 0.001)
+    """
+    size_lr = SIZE_LR_RATIO * lr if size_lr is None else size_lr
+    for name, value in (("lr", lr), ("size_lr", size_lr), ("weight_decay", weight_decay)):
+        if not value >= 0:
+            raise ValueError(f"{name} must be at least 0, got {value!r}")
+    split: dict[str, list[nn.Parameter]] = {"weights": [], "undecayed": [], "sizes": []}
+    owners = _owners(model)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            vector = "undecayed" if parameter.dim() < 2 else "weights"
+            split[owners.get(parameter, vector)].append(parameter)
+    if not any(split.values()):
+        raise ValueError("model has no parameter that needs a gradient: there is nothing to train")
+    settings = {
+        "weights": {"lr": lr, "weight_decay": weight_decay},
+        "undecayed": {"lr": lr, "weight_decay": 0.0},
+        "sizes": {"lr": size_lr, "weight_decay": 0.0},
+    }
+    return [
+        {"params": parameters, "name": name, **settings[name]}
+        for name, parameters in split.items()
+        if parameters
+    ]
+
+
+def _owners(model: nn.Module) -> dict[nn.Parameter, str]:
+    """Group of every parameter whose module decides about it."""
+    owners: dict[nn.Parameter, str] = {}
+    for module in model.modules():
+        if isinstance(module, SizeParameters):
+            owners.update(dict.fromkeys(module.size_parameters(), "sizes"))
+        elif isinstance(module, FlexConvNd):
+            owners.update(dict.fromkeys(module.kernel.parameters(), "undecayed"))
+    return owners
+
+
+def project_sizes_(model: nn.Module) -> None:
+    """Move every size in a model back into its limits, in place; see ``project_`` of the layers.
+
+    Args:
+        model: Any module.
+    """
+    for module in model.modules():
+        if isinstance(module, SizeParameters):
+            module.project_()
+
+
+def refresh_sizes(model: nn.Module) -> None:
+    """Read all integer sizes off their parameters.
+
+    Eager forwards do this themselves; a compiled model uses sizes as they were last read. Call it
+    between optimiser steps, outside the graph.
+
+    Args:
+        model: Any module.
+    """
+    for module in model.modules():
+        if isinstance(module, (FlexConvNd, DiffStrideNd)):
+            module.refresh_size()
+
+
+def change_resolution_(model: nn.Module, factor: float) -> None:
+    """Adapt all FlexConv kernels in a model to data sampled ``factor`` times as finely, in place.
+
+    See :meth:`~sizeless.nn.FlexConvNd.change_resolution_`.
+
+    Args:
+        model: Any module.
+        factor: New sampling rate divided by the present one.
+
+    Raises:
+        ValueError: If a layer cannot be changed, or there is none to change.
+    """
+    layers = [module for module in model.modules() if isinstance(module, FlexConvNd)]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no FlexConv layer whose resolution to change")
+    for layer in layers:
+        layer.change_resolution_(factor)

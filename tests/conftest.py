@@ -1,0 +1,74 @@
+"""What every test runs under: fixed seeds, few threads, deterministic Hypothesis, golden data."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import register_random, settings
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+
+settings.register_profile("sizeless", deadline=None, derandomize=True)
+settings.load_profile("sizeless")
+
+
+class _TorchRandom:
+    """Torch's global generator as Hypothesis wants it, so that a replayed example is the same."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+# Hypothesis keeps a weak reference only.
+_torch_random = _TorchRandom()
+register_random(_torch_random)
+
+
+def pytest_sessionstart() -> None:
+    """Keep parallel test processes from fighting for the cores."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Seed every generator from the test's own name, and put their states back after it."""
+    seed = zlib.crc32(request.node.nodeid.encode())
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        yield
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[..., dict[str, Tensor | str]]:
+    """Loader of arrays that the papers' own programs computed, from ``tests/golden``.
+
+    ``golden("diffstride_official", "ds/even_s2/")`` gives every array of that file whose key
+    starts with the prefix, under the rest of its key: numbers as tensors, text as str. Each call
+    reads anew, so a test may change what it gets.
+    """
+
+    def load(name: str, prefix: str = "") -> dict[str, Tensor | str]:
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
+            keys = [key for key in arrays.files if key.startswith(prefix)]
+            if not keys:
+                raise KeyError(f"no key of {name}.npz starts with {prefix!r}")
+            return {key.removeprefix(prefix): _tensor_or_text(arrays[key]) for key in keys}
+
+    return load
+
+
+def _tensor_or_text(array: np.ndarray) -> Tensor | str:
+    return str(array) if array.dtype.kind == "U" else torch.from_numpy(array)

@@ -34,7 +34,7 @@ register_random(_torch_random)
 
 def pytest_sessionstart() -> None:
     """Keep parallel test processes from fighting for the cores."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

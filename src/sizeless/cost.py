@@ -15,19 +15,19 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-FIXED_OUTPUT = (
-    nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveAvgPool3d,
-    nn.AdaptiveMaxPool1d,
-    nn.AdaptiveMaxPool2d,
-    nn.AdaptiveMaxPool3d,
+CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
 )
 COUNTED = (*CONVOLUTIONS, nn.Linear, FlexConvNd, NIFFConvNd, DiffStrideNd, SpectralPoolNd)
 OPAQUE = (FlexConvNd, NIFFConvNd)
 
-Strides = dict[DiffStrideNd, tuple[int, ...]]
+Strides = dict[tuple[DiffStrideNd, int], tuple[int, ...]]
+"""Learned strides that a tensor has passed: (module, 1 for its first pass), and the map."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class CostRow:
         macs: Multiply-accumulates for the whole example input, differentiable in the sizes.
         input_shape: Shape of the input.
         output_shape: Shape of the output.
-        strides: The learned strides upstream, with the input size that each one had.
+        strides: The learned strides upstream, ``(module, pass)``, with the input size of each: a
+            shared module that is passed again on the way counts again.
     """
 
     name: str
@@ -86,6 +87,10 @@ class _Flow(TorchFunctionMode):
         for tensor in _tensors(value):
             self.strides[tensor] = strides
 
+    def mark_unseen(self, value: Any, strides: Strides) -> None:
+        """Set the strides of tensors in ``value`` that no function seen here has made."""
+        self.mark([tensor for tensor in _tensors(value) if tensor not in self.strides], strides)
+
     def __torch_function__(
         self,
         func: Any,
@@ -95,12 +100,20 @@ class _Flow(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        if any(True for _ in _tensors(output)):
+        changed = args[0] if func is Tensor.__setitem__ else output
+        if any(True for _ in _tensors(changed)):
             with torch._C.DisableTorchFunction():
-                strides = self.of(args, kwargs)
-                if strides:
-                    self.mark(output, strides)
+                fixed = _fixes_the_size(func, *args, **kwargs)
+                self.mark(changed, {} if fixed else self.of(args, kwargs))
         return output
+
+
+def _fixes_the_size(func: Any, *args: Any, **kwargs: Any) -> bool:
+    """Whether this is an adaptive pool, whose output is as large whatever the strides before it."""
+    if "adaptive_" not in getattr(func, "__name__", ""):
+        return False
+    size = args[1] if len(args) > 1 else kwargs.get("output_size")
+    return not (isinstance(size, (tuple, list)) and None in size)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -121,7 +134,7 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
     :math:`s` taps, :math:`d \log` MACs is the sum of :math:`d \log` of all relaxed sizes. Which
     strides lie upstream is found from the flow of tensors through one forward pass.
 
-    Counted are convolutions, linear layers, NIFF layers (real transforms at
+    Counted are convolutions (also transposed), linear layers, NIFF layers (real transforms at
     :math:`2.5\, n \log_2 n` operations), learned strides and spectral pools (matrix products).
     Not counted is what is done once per forward, whatever the batch: rendering kernels.
 
@@ -154,22 +167,27 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
     }
 
     def follow(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            strides = {} if isinstance(module, FIXED_OUTPUT) else flow.of(args)
-            if isinstance(module, COUNTED):
-                with torch.enable_grad():
-                    macs = _macs(module, args[0], output) * _relaxation(output, strides)
-                shapes = tuple(args[0].shape), tuple(output.shape)
-                rows.append(CostRow(name, type(module).__name__, macs, *shapes, strides))
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any) -> None:
+            strides = flow.of(args, kwargs)
+            flow.mark_unseen(output, strides)
+            if not isinstance(module, COUNTED):
+                return
+            input = next(_tensors((args, kwargs)))
+            with torch.enable_grad():
+                macs = _macs(module, input, output) * _relaxation(output, strides)
+            shapes = tuple(input.shape), tuple(output.shape)
+            rows.append(CostRow(name, type(module).__name__, macs, *shapes, strides))
             if isinstance(module, DiffStrideNd):
-                strides = {**strides, module: tuple(args[0].shape[2:])}
-            flow.mark(output, strides)
+                key = module, passes(module, strides) + 1
+                flow.mark(output, {**strides, key: tuple(input.shape[2:])})
+            elif isinstance(module, SpectralPoolNd) and module.stride is None:
+                flow.mark(output, {})
 
         return hook
 
     for name, module in model.named_modules():
         if module not in inside:
-            handles.append(module.register_forward_hook(follow(name)))
+            handles.append(module.register_forward_hook(follow(name), with_kwargs=True))
     try:
         with _evaluating(model), torch.no_grad(), flow:
             model(*arguments)
@@ -182,6 +200,11 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
             "and the layers of sizeless"
         )
     return Cost(tuple(rows))
+
+
+def passes(pool: DiffStrideNd, strides: Strides) -> int:
+    """How many times a tensor with these ``strides`` has passed ``pool``."""
+    return sum(module is pool for module, _ in strides)
 
 
 @contextmanager
@@ -201,13 +224,14 @@ def _relaxation(output: Tensor, strides: Strides) -> Tensor:
     positions = math.prod(output.shape[2:]) if output.dim() > 2 else 1
     if positions == 1:
         return factor
-    for pool, input_size in strides.items():
-        factor = factor * _log_relative(pool.relaxed_size(input_size))
+    for (pool, _), input_size in strides.items():
+        factor = factor * _one(pool.relaxed_size(input_size)).prod()
     return factor
 
 
-def _log_relative(relaxed: Tensor) -> Tensor:
-    ratio: Tensor = (relaxed / relaxed.detach()).prod()
+def _one(relaxed: Tensor) -> Tensor:
+    """Ones whose gradients are those of the logarithms of ``relaxed``."""
+    ratio: Tensor = relaxed / relaxed.detach()
     return ratio.float()
 
 
@@ -215,25 +239,30 @@ def _macs(module: nn.Module, input: Tensor, output: Tensor) -> Tensor:
     count = torch.ones((), device=output.device)
     if isinstance(module, FlexConvNd):
         taps = module.in_channels // module.groups * math.prod(module.size)
-        return count * output.numel() * taps * _log_relative(module.window.relaxed_size())
+        return count * output.numel() * taps * _one(module.window.relaxed_size()).prod()
     if isinstance(module, NIFFConvNd):
         positions = output.numel() // module.out_channels
         return count * positions * module.describe_size().cost
     if isinstance(module, DiffStrideNd):
-        relaxed = _log_relative(module.relaxed_size(tuple(input.shape[2:])))
-        return count * _matrix_macs(input, output) * relaxed
+        return _matrix_macs(input, output, _one(module.relaxed_size(tuple(input.shape[2:]))))
     if isinstance(module, SpectralPoolNd):
-        return count * _matrix_macs(input, output)
+        return _matrix_macs(input, output, count.expand(input.dim() - 2))
     if isinstance(module, CONVOLUTIONS):
-        taps = module.in_channels // module.groups * math.prod(module.kernel_size)
-        return count * output.numel() * taps
+        side, channels = output, module.in_channels
+        if module.transposed:
+            side, channels = input, module.out_channels
+        taps = channels // module.groups * math.prod(module.kernel_size)
+        return count * side.numel() * taps
     return count * output.numel() * input.shape[-1]
 
 
-def _matrix_macs(input: Tensor, output: Tensor) -> int:
-    """Work of one matrix product per axis, in the order in which they are done."""
-    shape, total = list(input.shape), 0
-    for axis in range(2, input.dim()):
+def _matrix_macs(input: Tensor, output: Tensor, ones: Tensor) -> Tensor:
+    """Work of one matrix product per axis, in the order in which they are done.
+
+    ``ones`` holds for each axis a 1 with the gradient of the output's relaxed size.
+    """
+    shape, total = list(input.shape), torch.zeros((), device=input.device)
+    for axis, one in enumerate(ones.cumprod(dim=0), start=2):
         length, shape[axis] = shape[axis], output.shape[axis]
-        total += math.prod(shape) * length
+        total = total + math.prod(shape) * length * one
     return total

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless._validate import one_of
-from sizeless.cost import Cost, Strides, cost
+from sizeless.cost import Cost, Strides, cost, passes
 from sizeless.nn import DiffStrideNd, FlexConvNd
 
 GIGA = 1e9
@@ -128,11 +128,11 @@ def complexity_penalty(
 
 def _cumulative(model: nn.Module, counted: Cost) -> Tensor:
     modules = dict(model.named_modules())
-    upstream: dict[DiffStrideNd, Strides] = {}
+    upstream: dict[tuple[DiffStrideNd, int], Strides] = {}
     for row in counted.rows:
         pool = modules[row.name]
         if isinstance(pool, DiffStrideNd):
-            upstream.setdefault(pool, row.strides)
+            upstream.setdefault((pool, passes(pool, row.strides) + 1), row.strides)
     if not upstream:
         raise ValueError(
             f"{type(model).__name__} has no DiffStride layer, whose strides this penalty is about; "
@@ -140,7 +140,7 @@ def _cumulative(model: nn.Module, counted: Cost) -> Tensor:
         )
     return torch.stack(
         [
-            torch.stack([p.inverse_area() for p in {pool: None, **before}]).prod()
-            for pool, before in upstream.items()
+            torch.stack([pool.inverse_area() for pool, _ in (last, *before)]).prod()
+            for last, before in upstream.items()
         ]
     ).sum()

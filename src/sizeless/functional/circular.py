@@ -71,7 +71,7 @@ def circular_convolve(
     check_bias(bias, real.shape[0], input)
     dtype, axes = spectral_dtype(input), tuple(range(2, input.dim()))
     with no_autocast(input.device.type):
-        filter = _half_spectrum(real.to(dtype), imag.to(dtype), map_size)
+        filter = hermitian_spectrum(real.to(dtype), imag.to(dtype), map_size)
         signal = torch.fft.rfftn(input.to(dtype), dim=axes)
         product = mix_channels(signal, filter, groups)
         output = torch.fft.irfftn(product, s=map_size, dim=axes)
@@ -148,7 +148,7 @@ def spatial_kernel(real: Tensor, imag: Tensor, map_size: Sequence[int]) -> Tenso
     axes = tuple(range(-len(map_size), 0))
     dtype = spectral_dtype(real)
     with no_autocast(real.device.type):
-        filter = _half_spectrum(real.to(dtype), imag.to(dtype), map_size)
+        filter = hermitian_spectrum(real.to(dtype), imag.to(dtype), map_size)
         kernel = torch.fft.irfftn(filter, s=map_size, dim=axes)
         return torch.fft.fftshift(kernel, dim=axes).to(real.dtype)
 
@@ -164,8 +164,19 @@ def _check_half_shape(
         )
 
 
-def _half_spectrum(real: Tensor, imag: Tensor, map_size: tuple[int, ...]) -> Tensor:
-    """Return the complex half spectrum, Hermitian where the last axis is its own negative."""
+def hermitian_spectrum(real: Tensor, imag: Tensor, map_size: tuple[int, ...]) -> Tensor:
+    r"""Return the complex half spectrum, Hermitian where the last axis is its own negative.
+
+    Inverse transforms of the CPU and of the GPU differ in what they make of anything else there.
+
+    Args:
+        real: real part of the half spectra, ``(..., *map[:-1], map[-1] // 2 + 1)``.
+        imag: imaginary part, of the same shape.
+        map_size: the size of the map.
+
+    Returns:
+        The spectrum of a real kernel, complex, of the shape of ``real``.
+    """
     others = tuple(range(-len(map_size), -1))
     half, width = real.shape[-1], map_size[-1]
     nyquist = half - 1 if width % 2 == 0 else half

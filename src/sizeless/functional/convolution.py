@@ -117,8 +117,7 @@ def convolve(
         amounts = ((0, 0),) * ndim
     geometry = _geometry(tuple(padded.shape[2:]), reach, stride, dilation, amounts)
     if method == "auto":
-        operands = (input, weight) if bias is None else (input, weight, bias)
-        training = torch.is_grad_enabled() and any(x.requires_grad for x in operands)
+        training = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
         method = choose_method(
             input.shape[0],
             tuple(weight.shape),

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+EDGE = 1e-4
+"""How far beyond an end of the ramp its gradient reaches, so that rounding cannot lose it."""
+
 
 def clamp_straight_through(
     value: Tensor, low: float | Tensor | None = None, high: float | Tensor | None = None
@@ -44,7 +47,7 @@ def clamp_straight_through(
 
 
 class _Ramp(Function):
-    """``clamp(x, 0, 1)`` whose derivative is 1 on the closed interval [0, 1]."""
+    """``clamp(x, 0, 1)`` whose derivative is 1 from 0 to 1, both ends included."""
 
     generate_vmap_rule = True
 
@@ -55,7 +58,7 @@ class _Ramp(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
         (value,) = inputs
-        ctx.save_for_backward((value >= 0) & (value <= 1))
+        ctx.save_for_backward((value >= -EDGE) & (value <= 1 + EDGE))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Tensor:
@@ -68,11 +71,12 @@ def ramp(value: Tensor) -> Tensor:
 
     .. math::
         \operatorname{ramp}(x) = \min(\max(x, 0), 1), \qquad
-        \operatorname{ramp}'(x) = [0 \le x \le 1]
+        \operatorname{ramp}'(x) = [-\epsilon \le x \le 1 + \epsilon], \quad \epsilon = 10^{-4}
 
     A frequency that lies exactly on the edge of a low-pass window (every power-of-two map at an
     integer stride has one) keeps its gradient. ``torch.clamp`` gives 0 there on recent versions
-    and 1 on older ones, so the derivative is written out.
+    and 1 on older ones, so the derivative is written out; :math:`\epsilon` covers the rounding of
+    strides in float32.
 
     Args:
         value: Any real tensor.

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sizeless._validate import feature_map, int_tuple, one_of
+from sizeless._validate import float_tuple, int_tuple, one_of
+from sizeless.functional.fft import no_autocast, result_dtype
 from sizeless.functional.limits import ramp
+from sizeless.functional.operands import keep_layout, spatial_dims
 
 AMPLITUDES = ("mean", "sum")
 METHODS = ("auto", "matrix", "fft")
@@ -107,7 +109,9 @@ def resampling_matrix(
     weights = _axis_weights(size, output_size, window, amplitude, like)
     p = _phases(size, len(weights), like)
     q = _phases(output_size, len(weights), like)
-    return (q.cos() * weights[:, None]).T @ p.cos() + (q.sin() * weights[:, None]).T @ p.sin()
+    with no_autocast(like.device.type):
+        even = (q.cos() * weights[:, None]).T @ p.cos()
+        return even + (q.sin() * weights[:, None]).T @ p.sin()
 
 
 def _resample_axis_matrix(
@@ -118,7 +122,8 @@ def _resample_axis_matrix(
     ).to(input.dtype)
     if axis == input.dim() - 1:
         return input @ matrix.T
-    return (input.transpose(axis, -1) @ matrix.T).transpose(axis, -1)
+    output = matrix @ input.flatten(axis + 1)
+    return output.unflatten(-1, input.shape[axis + 1 :])
 
 
 def _resample_axis_fft(
@@ -132,7 +137,7 @@ def _resample_axis_fft(
     if output_size % 2 == 0 and len(weights) - 1 == output_size // 2:
         counted[-1] = 1.0
     weights = weights * output_size / counted
-    with torch.autocast(input.device.type, enabled=False):
+    with no_autocast(input.device.type):
         spectrum = torch.fft.rfft(input.transpose(axis, -1).to(like.dtype))[..., : len(weights)]
         real, imag = spectrum.real * weights, spectrum.imag * weights
         if output_size % 2 == 0 and len(weights) - 1 == output_size // 2:
@@ -140,7 +145,7 @@ def _resample_axis_fft(
             # different FFT libraries.
             imag = torch.cat([imag[..., :-1], torch.zeros_like(imag[..., -1:])], dim=-1)
         output = torch.fft.irfft(torch.complex(real, imag), n=output_size)
-    return output.to(input.dtype).transpose(axis, -1)
+    return output.to(result_dtype(input)).transpose(axis, -1).contiguous()
 
 
 def _edges(name: str, value: Edge, ndim: int) -> list[Tensor | float] | None:
@@ -152,10 +157,7 @@ def _edges(name: str, value: Edge, ndim: int) -> list[Tensor | float] | None:
                 f"{name} must hold one number or {ndim}, got a tensor of shape {tuple(value.shape)}"
             )
         return list(value.expand(ndim).unbind())
-    values = [value] * ndim if isinstance(value, (int, float)) else list(value)
-    if len(values) != ndim:
-        raise ValueError(f"{name} must hold one number or {ndim}, got {value!r}")
-    return [float(v) for v in values]
+    return list(float_tuple(name, value, ndim))
 
 
 def _check_edges(
@@ -219,7 +221,8 @@ def resample(
             takes the matrix for axes of up to 160 samples.
 
     Returns:
-        Tensor of shape ``(N, C, *output_size)`` and of the dtype of ``input``.
+        Tensor of shape ``(N, C, *output_size)`` in the memory layout of ``input``, and of its dtype
+        (under ``torch.autocast``: the dtype of a convolution).
 
     Raises:
         TypeError: If ``input`` is no floating-point tensor or ``output_size`` holds no ints.
@@ -232,7 +235,7 @@ def resample(
         >>> resample(torch.ones(1, 3, 32, 28), (16, 21)).shape
         torch.Size([1, 3, 16, 21])
     """
-    ndim = _spatial_dims(input)
+    ndim = spatial_dims(input)
     sizes = int_tuple("output_size", output_size, ndim)
     one_of("amplitude", amplitude, AMPLITUDES)
     one_of("method", method, METHODS)
@@ -253,16 +256,4 @@ def resample(
         by_matrix = method == "matrix" or (method == "auto" and max(size, length) <= MATRIX_LIMIT)
         step = _resample_axis_matrix if by_matrix else _resample_axis_fft
         output = step(output, axis, size, window, amplitude, like)
-    return output
-
-
-def _spatial_dims(input: Tensor) -> int:
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input must be a torch.Tensor, got {type(input).__name__}")
-    if input.dim() not in (3, 4, 5):
-        raise ValueError(
-            "input must have shape (N, C, *spatial) with one to three spatial axes, got shape "
-            f"{tuple(input.shape)}"
-        )
-    feature_map("input", input, input.dim() - 2)
-    return input.dim() - 2
+    return keep_layout(output, input)

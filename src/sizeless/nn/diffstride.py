@@ -19,6 +19,9 @@ SIZE_RULES = ("paper", "exact")
 TRANSITION = 0.25
 """Default width of the exact rule's ramp, as a share of the cutoff."""
 
+MOST_OCTAVES = 24.0
+"""Base-2 logarithm of the stride at which one without ``max_stride`` ends, beyond any map."""
+
 ROUNDING = 1e-4
 """Sizes this close above an integer are that integer: strides are float32."""
 
@@ -87,7 +90,7 @@ class DiffStrideNd(SizeParameters):
 
     def _limited(self) -> Tensor:
         """Logarithms of the strides within ``min_stride`` and ``max_stride``."""
-        high = None if self.max_stride is None else math.log2(self.max_stride)
+        high = MOST_OCTAVES if self.max_stride is None else math.log2(self.max_stride)
         return clamp_straight_through(self.log2_stride, math.log2(self.min_stride), high)
 
     @property
@@ -142,10 +145,11 @@ class DiffStrideNd(SizeParameters):
 
     def _map_strides(self, sizes: Sequence[int]) -> Tensor:
         """Strides ``(ndim,)`` as a map of ``sizes`` can use them."""
-        limits = [self._map_limits(size) for size in sizes]
-        low = self.log2_stride.new_tensor([low for low, _ in limits])
-        high = self.log2_stride.new_tensor([high for _, high in limits])
-        return clamp_straight_through(self._limited().exp2().expand(self.ndim), low, high)
+        limits = self.log2_stride.new_tensor([self._map_limits(size) for size in sizes])
+        low, high = limits.unbind(dim=1)
+        # In octaves, so that the gradient is that of the limit however far beyond it the stride is.
+        octaves = clamp_straight_through(self._limited().expand(self.ndim), low.log2(), high.log2())
+        return clamp_straight_through(octaves.exp2(), low, high)
 
     def _window(self, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         """End of the pass band and width of the ramp of each axis, in cycles per map."""

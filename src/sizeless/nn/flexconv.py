@@ -23,6 +23,7 @@ PLACEMENT = 1.667
 """Spread of the kernel network's units around the window's centre, in initial widths."""
 
 Padding = int | Sequence[int] | str
+Bounds = tuple[tuple[int, int], ...]
 KernelFactory = Callable[..., ContinuousKernel]
 
 
@@ -51,6 +52,7 @@ class FlexConvNd(nn.Module):
         causal: bool = False,
         learn_center: bool = True,
         init: str = "variance",
+        look_ahead: int = 0,
     ) -> None:
         super().__init__()
         channels(in_channels, out_channels, groups)
@@ -62,6 +64,7 @@ class FlexConvNd(nn.Module):
         self.padding = self._check_padding(padding)
         self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
         self.init = one_of("init", init, ("variance", "paper"))
+        self.look_ahead = self._check_look_ahead(look_ahead)
         self.gain = 1.0
         init_sizes = self._check_init_size(init_size)
         self.window = GaussianWindow(
@@ -77,7 +80,7 @@ class FlexConvNd(nn.Module):
         self.bias = (
             nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
         )
-        self._bounds = tuple((0, n) for n in self.kernel_size)
+        self._bounds: Bounds = tuple((0, n) for n in self.kernel_size)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -121,24 +124,55 @@ class FlexConvNd(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The rendered kernel, ``(out_channels, in_channels / groups, *size)``, differentiable."""
-        size = self.refresh_size()
-        device_type = self.window.log_sigma.device.type
+        self.refresh_size()
+        return self._render(self._bounds)
+
+    def _render(self, bounds: Bounds, kept: tuple[slice, ...] | None = None) -> Tensor:
+        """Window times kernel network on the taps within ``bounds``.
+
+        With ``kept``, taps outside these slices get the value 0, and pass gradients as if the
+        window were at its threshold there.
+        """
         # Sizes and kernels are computed in full precision under autocast.
-        with torch.autocast(device_type, enabled=False):
+        with torch.autocast(self.window.log_sigma.device.type, enabled=False):
             like = self.kernel.output.weight
             axes = [
                 coordinate_axis(n, start, stop, like)
-                for n, (start, stop) in zip(self.kernel_size, self._bounds, strict=True)
+                for n, (start, stop) in zip(self.kernel_size, bounds, strict=True)
             ]
             values = self.kernel(coordinate_grid(axes))
             window = self.window(axes).to(values.dtype) * self.gain
-            weight = (values * window[..., None]).movedim(-1, 0)
+            weight = values * window[..., None]
+            if kept is not None:
+                rim = values * (self.window.rim(axes).to(values.dtype) * self.gain)[..., None]
+                rim = rim - rim.detach()
+                inside = torch.zeros_like(window, dtype=torch.bool)
+                inside[kept] = True
+                weight = torch.where(inside[..., None], weight, rim)
+            weight = weight.movedim(-1, 0)
+        size = (stop - start for start, stop in bounds)
         return weight.reshape(self.out_channels, self.in_channels // self.groups, *size)
+
+    def _looking_ahead(self) -> Tensor:
+        """The kernel with a rim of taps of value 0 through which gradients pass."""
+        self.refresh_size()
+        wide = tuple(
+            (
+                max(start - self.look_ahead, 0),
+                stop if self.causal else min(stop + self.look_ahead, n),
+            )
+            for n, (start, stop) in zip(self.kernel_size, self._bounds, strict=True)
+        )
+        kept = tuple(
+            slice(start - low, stop - low)
+            for (start, stop), (low, _) in zip(self._bounds, wide, strict=True)
+        )
+        return self._render(wide, kept)
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
         feature_map("input", input, self.ndim, self.in_channels)
-        weight = self.weight
+        weight = self._looking_ahead() if self.training and self.look_ahead else self.weight
         input, padding = self._pad(input, weight.shape[2:])
         return convolve(
             input,
@@ -160,6 +194,13 @@ class FlexConvNd(nn.Module):
         for axis, (p, largest, now, d) in enumerate(
             zip(self.padding, self.kernel_size, size, self.dilation, strict=True), start=2
         ):
+            needed = d * (largest - 1) + 1 - 2 * p
+            if input.shape[axis] < needed:
+                raise ValueError(
+                    f"input must have at least {needed} samples on spatial axis {axis - 2} for the "
+                    f"largest kernel ({largest} taps) with padding={p}, got {input.shape[axis]}; "
+                    "use a larger padding, or padding='same'"
+                )
             effective = p - d * (largest - now) // 2
             if effective < 0:
                 input = input.narrow(axis, -effective, input.shape[axis] + 2 * effective)
@@ -283,6 +324,11 @@ class FlexConvNd(nn.Module):
             )
         return (min_size,) * self.ndim
 
+    def _check_look_ahead(self, look_ahead: int) -> int:
+        if not is_int(look_ahead) or look_ahead < 0:
+            raise ValueError(f"look_ahead must be an int of at least 0 taps, got {look_ahead!r}")
+        return look_ahead
+
     def _make_kernel(
         self,
         factory: KernelFactory,
@@ -316,6 +362,7 @@ class FlexConvNd(nn.Module):
             "padding_mode": "zeros",
             "causal": False,
             "gain": 1.0,
+            "look_ahead": 0,
         }
         for name, default in shown.items():
             if getattr(self, name) != default:
@@ -362,6 +409,10 @@ class FlexConv2d(FlexConvNd):
         learn_center: Whether the window's centre is learned (as in the paper) or stays put.
         init: ``"variance"`` scales the initial kernel so that white input keeps its variance;
             ``"paper"`` leaves it as the network is drawn, and relies on normalisation.
+        look_ahead: Taps beyond the crop, on every side that has any, that pass gradients in
+            training although their value is 0. The crop tells a window nothing about what it cuts
+            off; with a look-ahead, a window that is too small grows towards taps that would
+            help. Outputs do not change. 0 is the paper's layer.
 
     Shape:
         ``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``, as ``torch.nn.Conv2d``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,7 @@ clamp_straight_through`).
         self.init_sizes = tuple(sizes)
         self.min_sizes = tuple(min_sizes)
         self.farthest_center = 1.0
+        self.narrowest, self.widest = math.inf, WIDEST
         shape = (len(self.taps),)
         self.log_sigma = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         center = torch.empty(shape, device=device, dtype=dtype)
@@ -100,8 +102,9 @@ clamp_straight_through`).
             max(m - 1 if self.causal else (m - 1) / 2, 0.05) * 1.05 * _spacing(n) / REACH
             for m, n in zip(self.min_sizes, self.taps, strict=True)
         ]
-        lowest = torch.tensor(low, device=self.log_sigma.device, dtype=self.log_sigma.dtype).log()
-        return lowest, torch.full_like(lowest, math.log(WIDEST))
+        lowest = [math.log(min(sigma, self.narrowest)) for sigma in low]
+        limit = self.log_sigma.new_tensor(lowest)
+        return limit, torch.full_like(limit, math.log(self.widest))
 
     @property
     def sigma(self) -> Tensor:
@@ -116,19 +119,27 @@ clamp_straight_through`).
     def assign_(self, center: Tensor, sigma: Tensor) -> None:
         """Set centres and widths, in place, and widen the limits to hold them.
 
-        For windows from elsewhere, which may be narrower or farther out than training here lets
-        them become.
+        For windows from elsewhere, which may be narrower, wider or farther out than training here
+        lets them become.
 
         Args:
             center: Centres in units of half the axis, ``(ndim,)``.
             sigma: Widths in the same unit, ``(ndim,)``; their sign does not matter.
+
+        Raises:
+            ValueError: If a width is 0 or not finite.
         """
+        widths = sigma.detach().abs().tolist()
+        if not all(0 < width < math.inf for width in widths):
+            raise ValueError(f"sigma must be finite and not 0 on every axis, got {sigma.tolist()}")
         with torch.no_grad():
             self.raw_center.copy_(center)
             self.log_sigma.copy_(sigma.abs().log())
             self.farthest_center = max(1.0, *self.raw_center.abs().tolist())
+            self.widest = max(WIDEST, *widths)
             if (self.log_sigma < self._limits()[0]).any():
                 self.min_sizes = (1,) * self.ndim
+                self.narrowest = min(widths)
 
     def project_(self) -> None:
         """Move width and centre back into their limits, in place."""
@@ -146,12 +157,29 @@ clamp_straight_through`).
 
     def forward(self, axes: Sequence[Tensor]) -> Tensor:
         """Window values on the grid that the coordinate axes span, shape ``(*sizes)``."""
-        sigma, center = self.sigma, self.center
-        window = torch.ones((), dtype=sigma.dtype, device=sigma.device)
-        for d, axis in enumerate(axes):
-            profile = (-0.5 * ((axis.to(sigma.dtype) - center[d]) / sigma[d]).square()).exp()
-            window = window[..., None] * profile
-        return window
+        profiles = [profile.exp() for profile in self._log_profiles(axes, self.center)]
+        return reduce(lambda window, profile: window[..., None] * profile, profiles)
+
+    def rim(self, axes: Sequence[Tensor]) -> Tensor:
+        r"""Stand-in for the window on taps that it crops, shape ``(*sizes)``.
+
+        .. math:: \tau\, (1 + \log w - \operatorname{stop}(\log w))
+
+        Its value is the threshold :math:`\tau = 0.1` that the window has where it is cropped, and
+        its relative gradient in the width is the window's. The window itself is so small far out
+        that it would pass nothing on. The centre gets no gradient: a window should grow towards
+        what it misses, and not leave what it has.
+        """
+        profiles = self._log_profiles(axes, self.center.detach())
+        log_window = reduce(lambda window, profile: window[..., None] + profile, profiles)
+        return THRESHOLD * (1 + log_window - log_window.detach())
+
+    def _log_profiles(self, axes: Sequence[Tensor], center: Tensor) -> list[Tensor]:
+        sigma = self.sigma
+        return [
+            -0.5 * ((axis.to(sigma.dtype) - center[d]) / sigma[d]).square()
+            for d, axis in enumerate(axes)
+        ]
 
     def relaxed_size(self) -> Tensor:
         """Size of each axis in taps before rounding, ``(ndim,)``, differentiable.

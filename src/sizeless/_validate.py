@@ -5,15 +5,14 @@ Every message names the argument, the value it had, what is allowed, and what to
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor
-
-T = TypeVar("T")
+from torch import Tensor, nn
 
 DIMENSION_NAMES = {1: "1-D", 2: "2-D", 3: "3-D"}
 
@@ -36,13 +35,55 @@ def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def positive_int(name: str, value: Any) -> int:
-    """Return ``value`` if it is an int of at least 1."""
+def boolean(name: str, value: Any) -> bool:
+    """Return ``value`` if it is a bool: a text such as ``"no"`` would count as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def int_at_least(name: str, value: Any, minimum: int) -> int:
+    """Return ``value`` if it is an int of at least ``minimum``."""
     if not is_int(value):
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
     return int(value)
+
+
+def positive_int(name: str, value: Any) -> int:
+    """Return ``value`` if it is an int of at least 1."""
+    return int_at_least(name, value, 1)
+
+
+def ints(name: str, value: Any) -> tuple[int, ...]:
+    """Return ``value`` as a tuple of one or more ints of at least 1."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a tuple of ints, got {value!r}")
+    if not all(is_int(v) for v in value):
+        raise TypeError(f"{name} must hold ints only, got {value!r}")
+    if not value or min(value) < 1:
+        raise ValueError(f"{name} must hold one or more ints of at least 1, got {value!r}")
+    return tuple(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float = -math.inf,
+    above: float = -math.inf,
+    maximum: float = math.inf,
+) -> float:
+    """Return ``value`` if it is one finite number in the range."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    limits = {"of at least": minimum, "above": above, "and at most": maximum}
+    checked = float(value)
+    if not (math.isfinite(checked) and minimum <= checked <= maximum and checked > above):
+        allowed = [f" {words} {limit:g}" for words, limit in limits.items() if math.isfinite(limit)]
+        raise ValueError(f"{name} must be a finite number{''.join(allowed)}, got {value!r}")
+    return checked
 
 
 def int_tuple(name: str, value: Any, ndim: int, minimum: int = 1) -> tuple[int, ...]:
@@ -92,20 +133,40 @@ def channels(in_channels: Any, out_channels: Any, groups: Any) -> tuple[int, int
     return in_channels, out_channels, groups
 
 
-def feature_map(name: str, value: Any, ndim: int, in_channels: int | None = None) -> Tensor:
-    """Return ``value`` if it is a real floating-point tensor of shape ``(N, C, *spatial)``."""
+def tensor(name: str, value: Any) -> Tensor:
+    """Return ``value`` if it is a tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if value.dim() != ndim + 2:
-        raise ValueError(
-            f"{name} must have {ndim + 2} dimensions (N, C, and {ndim} spatial) for a "
-            f"{DIMENSION_NAMES[ndim]} operation, got shape {tuple(value.shape)}"
-        )
-    if not value.is_floating_point():
+    return value
+
+
+def real_tensor(name: str, value: Any) -> Tensor:
+    """Return ``value`` if it is a real floating-point tensor."""
+    if not tensor(name, value).is_floating_point():
         raise TypeError(
             f"{name} must be a real floating-point tensor, got {value.dtype}; convert it with "
             ".float()"
         )
+    return value
+
+
+def floating_dtype(dtype: Any) -> None:
+    """Raise unless ``dtype`` is None or a real floating-point dtype, as parameters need."""
+    if not (dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)):
+        raise TypeError(
+            "dtype must be None or a real floating-point dtype, such as torch.float32, got "
+            f"{dtype!r}"
+        )
+
+
+def feature_map(name: str, value: Any, ndim: int, in_channels: int | None = None) -> Tensor:
+    """Return ``value`` if it is a real floating-point tensor of shape ``(N, C, *spatial)``."""
+    if tensor(name, value).dim() != ndim + 2:
+        raise ValueError(
+            f"{name} must have {ndim + 2} dimensions (N, C, and {ndim} spatial) for a "
+            f"{DIMENSION_NAMES[ndim]} operation, got shape {tuple(value.shape)}"
+        )
+    real_tensor(name, value)
     if in_channels is not None and value.shape[1] != in_channels:
         raise ValueError(
             f"{name} must have {in_channels} channels, got {value.shape[1]} "
@@ -116,10 +177,49 @@ def feature_map(name: str, value: Any, ndim: int, in_channels: int | None = None
     return value
 
 
-def same_dtype(name: str, value: Tensor, reference: Tensor, reference_name: str) -> None:
-    """Raise unless both tensors share one dtype (mixed dtypes are autocast's business)."""
-    if value.dtype != reference.dtype and not torch.is_autocast_enabled(value.device.type):
+def parameter_dtype(name: str, value: Tensor, parameter: Tensor) -> None:
+    """Raise unless ``value`` has the dtype of a parameter; autocast makes its own choice."""
+    device = value.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if value.dtype != parameter.dtype and not autocast:
         raise TypeError(
-            f"{name} must have the dtype of {reference_name} ({reference.dtype}), got "
-            f"{value.dtype}; convert one of them, or run under torch.autocast"
+            f"{name} must have the dtype of the parameters ({parameter.dtype}), got {value.dtype}; "
+            "convert one of them with .to(), or run under torch.autocast"
         )
+
+
+def module(name: str, value: Any) -> nn.Module:
+    """Return ``value`` if it is a module, and not its class."""
+    if not isinstance(value, nn.Module):
+        made = f"{value.__name__}, a class" if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{name} must be an instance of torch.nn.Module, got {made}")
+    return value
+
+
+def options(owner: str, given: Mapping[str, Any], taker: type, fixed: Collection[str] = ()) -> None:
+    """Raise unless ``taker`` has every keyword in ``given`` as an option that is not ``fixed``."""
+    allowed = [
+        name
+        for name, parameter in inspect.signature(taker).parameters.items()
+        if parameter.default is not parameter.empty and name not in fixed
+    ]
+    for name, value in given.items():
+        if name not in allowed:
+            raise TypeError(
+                f"{owner} takes no option {name}={value!r}; allowed are {', '.join(allowed)}"
+            )
+
+
+def state_dict(value: Any) -> dict[str, Tensor]:
+    """Return ``value`` as a dict if it is a mapping from names to tensors."""
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"state_dict must be a mapping from names to tensors, got {type(value).__name__}; read "
+            "a file with torch.load"
+        )
+    for key, entry in value.items():
+        if not (isinstance(key, str) and isinstance(entry, Tensor)):
+            raise TypeError(
+                f"state_dict must map names to tensors, got {type(entry).__name__} under {key!r}"
+            )
+    return dict(value)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sizeless._validate import module as check_module
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
 
 CONVOLUTIONS = (
@@ -146,6 +147,7 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
         A :class:`Cost` with ``macs`` and ``rows``.
 
     Raises:
+        TypeError: If ``model`` is no module, or ``example_input`` neither tensor nor tuple.
         ValueError: If no layer that is counted was called.
 
     Example:
@@ -156,7 +158,8 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
         >>> int(result.macs), model[0].log2_stride.grad.item() < 0
         (2674, True)
     """
-    arguments = example_input if isinstance(example_input, tuple) else (example_input,)
+    check_module("model", model)
+    arguments = _arguments(example_input)
     flow, rows, handles = _Flow(), [], []
     inside = {
         child
@@ -196,10 +199,22 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
             handle.remove()
     if not rows:
         raise ValueError(
-            f"{type(model).__name__} called no layer that is counted: convolutions, linear layers "
-            "and the layers of sizeless"
+            f"model {type(model).__name__} called no layer that is counted: convolutions, linear "
+            "layers and the layers of sizeless"
         )
     return Cost(tuple(rows))
+
+
+def _arguments(example_input: Any) -> tuple[Any, ...]:
+    """Return the positional arguments that an example input stands for."""
+    arguments = (example_input,) if isinstance(example_input, Tensor) else example_input
+    if not isinstance(arguments, tuple) or not any(True for _ in _tensors(arguments)):
+        shown = repr(arguments) if isinstance(arguments, tuple) else type(example_input).__name__
+        raise TypeError(
+            "example_input must be a tensor, or a tuple of all positional arguments with a tensor "
+            f"among them, got {shown}"
+        )
+    return arguments
 
 
 def passes(pool: DiffStrideNd, strides: Strides) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import one_of
+from sizeless._validate import boolean, number, one_of
+from sizeless._validate import module as check_module
 from sizeless.cost import Cost, Strides, cost, passes
 from sizeless.nn import DiffStrideNd, FlexConvNd
 
@@ -47,6 +48,7 @@ def aliasing_penalty(
         Tensor of shape ``()``; multiply it by a weight (the paper's is 0.1).
 
     Raises:
+        TypeError: If ``model`` is no module, ``include_window`` no bool or ``stddevs`` no number.
         ValueError: If there is no FlexConv layer, or a kernel network has no analytic frequency.
 
     Source: Romero et al. 2022, arXiv 2110.08059, section 3.3 and equation 25.
@@ -59,19 +61,22 @@ def aliasing_penalty(
     """
     one_of("form", form, ("together", "summed"))
     one_of("bound", bound, ("tight", "official"))
-    if not stddevs >= 0:
-        raise ValueError(f"stddevs must be at least 0, got {stddevs!r}")
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, FlexConvNd)]
+    boolean("include_window", include_window)
+    number("stddevs", stddevs, minimum=0)
+    modules = check_module("model", model).named_modules()
+    layers = [(n, m) for n, m in modules if isinstance(m, FlexConvNd)]
     if not layers:
         raise ValueError(
-            f"{type(model).__name__} has no FlexConv layer, whose kernels this penalty is about"
+            f"model {type(model).__name__} has no FlexConv layer, whose kernels this penalty is "
+            "about"
         )
     terms = []
     for name, layer in layers:
         try:
             factors = layer.kernel.frequency_bounds(stddevs, formula=bound)
         except ValueError as error:
-            raise ValueError(f"layer {name!r}: {error}") from error
+            where = f"layer {name!r}" if name else "model"
+            raise ValueError(f"{where}: {error}") from error
         window = layer.window.max_frequency(stddevs).to(factors.dtype)
         if bound == "official":
             window = window.amax().expand_as(window)
@@ -111,6 +116,7 @@ def complexity_penalty(
         Tensor of shape ``()``.
 
     Raises:
+        TypeError: If ``model`` is no module, or ``example_input`` neither tensor nor tuple.
         ValueError: If nothing in the model has a learned stride (form ``"cumulative"``).
 
     Source: Riad et al. 2022, arXiv 2202.01653, section 3.3.
@@ -135,8 +141,8 @@ def _cumulative(model: nn.Module, counted: Cost) -> Tensor:
             upstream.setdefault((pool, passes(pool, row.strides) + 1), row.strides)
     if not upstream:
         raise ValueError(
-            f"{type(model).__name__} has no DiffStride layer, whose strides this penalty is about; "
-            "use form='macs' for the whole cost"
+            f"model {type(model).__name__} has no DiffStride layer, whose strides this penalty is "
+            "about; use form='macs' for the whole cost"
         )
     return torch.stack(
         [

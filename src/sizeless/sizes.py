@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from sizeless._validate import module as check_module
+from sizeless._validate import number
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, Size, SizeParameters
 
 SIZED_LAYERS = (FlexConvNd, NIFFConvNd, DiffStrideNd)
@@ -45,7 +47,7 @@ def sizes(model: nn.Module) -> list[SizeRow]:
     """
     return [
         SizeRow(**vars(module.describe_size()), name=name, layer=type(module).__name__)
-        for name, module in model.named_modules()
+        for name, module in check_module("model", model).named_modules()
         if isinstance(module, SIZED_LAYERS)
     ]
 
@@ -70,6 +72,7 @@ def param_groups(
         need no gradient are left out.
 
     Raises:
+        TypeError: If ``model`` is no module or a rate no number.
         ValueError: If a rate is negative or the model has nothing to train.
 
     Example:
@@ -79,10 +82,10 @@ def param_groups(
         >>> [group["name"] for group in groups], torch.optim.Adam(groups).defaults["lr"]
         (['undecayed', 'sizes'], 0.001)
     """
-    size_lr = SIZE_LR_RATIO * lr if size_lr is None else size_lr
-    for name, value in (("lr", lr), ("size_lr", size_lr), ("weight_decay", weight_decay)):
-        if not value >= 0:
-            raise ValueError(f"{name} must be at least 0, got {value!r}")
+    check_module("model", model)
+    number("lr", lr, minimum=0)
+    number("weight_decay", weight_decay, minimum=0)
+    size_lr = SIZE_LR_RATIO * lr if size_lr is None else number("size_lr", size_lr, minimum=0)
     split: dict[str, list[nn.Parameter]] = {"weights": [], "undecayed": [], "sizes": []}
     owners = _owners(model)
     for parameter in model.parameters():
@@ -90,7 +93,10 @@ def param_groups(
             vector = "undecayed" if parameter.dim() < 2 else "weights"
             split[owners.get(parameter, vector)].append(parameter)
     if not any(split.values()):
-        raise ValueError("model has no parameter that needs a gradient: there is nothing to train")
+        raise ValueError(
+            f"model {type(model).__name__} has no parameter that needs a gradient: there is "
+            "nothing to train; use requires_grad_() on what should be"
+        )
     settings = {
         "weights": {"lr": lr, "weight_decay": weight_decay},
         "undecayed": {"lr": lr, "weight_decay": 0.0},
@@ -120,7 +126,7 @@ def project_sizes_(model: nn.Module) -> None:
     Args:
         model: Any module.
     """
-    for module in model.modules():
+    for module in check_module("model", model).modules():
         if isinstance(module, SizeParameters):
             module.project_()
 
@@ -134,7 +140,7 @@ def refresh_sizes(model: nn.Module) -> None:
     Args:
         model: Any module.
     """
-    for module in model.modules():
+    for module in check_module("model", model).modules():
         if isinstance(module, (FlexConvNd, DiffStrideNd)):
             module.refresh_size()
 
@@ -149,10 +155,20 @@ def change_resolution_(model: nn.Module, factor: float) -> None:
         factor: New sampling rate divided by the present one.
 
     Raises:
-        ValueError: If a layer cannot be changed, or there is none to change.
+        TypeError: If ``model`` is no module or ``factor`` no number.
+        ValueError: If a layer cannot be changed, and then none is, or there is none to change.
     """
-    layers = [module for module in model.modules() if isinstance(module, FlexConvNd)]
+    modules = check_module("model", model).named_modules()
+    layers = [(name, module) for name, module in modules if isinstance(module, FlexConvNd)]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no FlexConv layer whose resolution to change")
-    for layer in layers:
+        raise ValueError(
+            f"model {type(model).__name__} has no FlexConv layer whose resolution to change"
+        )
+    for name, layer in layers:
+        if layer.padding != "same":
+            raise ValueError(
+                f"change_resolution_ needs padding='same' in every layer, got "
+                f"padding={layer.padding!r} in layer {name!r}"
+            )
+    for _, layer in layers:
         layer.change_resolution_(factor)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from sizeless.functional import low_pass_window, naive_resampling, resample, resampling_matrix
+from sizeless.functional import low_pass_window, naive, resample, resampling_matrix
 from sizeless.functional.resampling import MATRIX_LIMIT
 
 METHODS = ("matrix", "fft")
@@ -56,7 +56,7 @@ def test_output_and_gradients_agree_with_the_naive_twin(
     cutoff, transition = wanted[1:] or (None, None)
     options = {"cutoff": cutoff, "transition": transition, "amplitude": amplitude}
     fast = resample(x, output_size, method=method, **options)
-    slow = naive_resampling.resample(x, output_size, **options)
+    slow = naive.resample(x, output_size, **options)
     assert_same(fast, slow)
     weights = random(*slow.shape)
     for mine, theirs in zip(
@@ -77,14 +77,14 @@ def test_edges_that_fall_on_frequencies(size, output_size, window, method):
     x = random(1, 2, *size)
     cutoff, transition = ([edge] * len(size) for edge in window)
     fast = resample(x, output_size, cutoff=cutoff, transition=transition, method=method)
-    slow = naive_resampling.resample(x, output_size, cutoff=cutoff, transition=transition)
+    slow = naive.resample(x, output_size, cutoff=cutoff, transition=transition)
     assert_same(fast, slow)
 
 
 @pytest.mark.parametrize(("size", "output_size"), PAIRS)
 def test_every_pair_of_small_sizes(size, output_size):
     x = random(2, 2, size)
-    slow = naive_resampling.resample(x, (output_size,))
+    slow = naive.resample(x, (output_size,))
     for method in METHODS:
         assert_same(resample(x, output_size, method=method), slow)
     matrix = resampling_matrix(size, output_size, like=x)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless import _validate
+from sizeless.nn.sized import read_floats
 
 
 def _clip(value: Tensor, low: float, high: float) -> Tensor:
@@ -174,7 +175,7 @@ class OfficialDiffStride2d(nn.Module):
     ) -> None:
         super().__init__()
         strides = _initial_strides(stride)
-        if shared and strides[0] != strides[1]:
+        if _validate.boolean("shared", shared) and strides[0] != strides[1]:
             raise ValueError(
                 f"stride must be equal on both axes when shared=True, got {stride!r}; "
                 "pass one number or shared=False"
@@ -195,7 +196,7 @@ class OfficialDiffStride2d(nn.Module):
             raise ValueError(
                 f"max_stride must be at least min_stride ({self.min_stride}), got {max_stride!r}"
             )
-        self.crop = crop
+        self.crop = _validate.boolean("crop", crop)
         self.shared = shared
         self.strides = nn.Parameter(
             torch.tensor(strides[: 1 if shared else 2], dtype=torch.float32, device=device)
@@ -287,6 +288,7 @@ class OfficialDiffStride2d(nn.Module):
 
     def _ramps(self, strides: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Return the weight of every row and of every column of the half spectrum."""
+        read_floats(strides, "strides")
         strides = strides.to(torch.promote_types(strides.dtype, torch.float32))
         strides = _clip(strides, self.min_stride, self.max_stride)
         # A number over a tensor would be its reciprocal times the number: one rounding more, and

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from sizeless._validate import state_dict as check_state_dict
 from sizeless.kernels import MAGNet
 from sizeless.kernels.base import linears
 from sizeless.models import FlexNet, FlexTCN
@@ -26,8 +27,8 @@ def load_official_flexconv(model: Network, state_dict: Mapping[str, Tensor]) -> 
     """Load the state dict of an official FlexNet or FlexTCN into ours, in place.
 
     The networks compute the same function afterwards, at the horizon (``kernel_size``) that the
-    model was built with. Window widths keep their value and lose their sign. Windows narrower or
-    farther out than training here allows widen the limits of their layer.
+    model was built with. Window widths keep their value and lose their sign. Windows narrower,
+    wider or farther out than training here allows widen the limits of their layer.
 
     Args:
         model: A :class:`~sizeless.models.FlexNet` or :class:`~sizeless.models.FlexTCN` with MAGNet
@@ -39,7 +40,8 @@ def load_official_flexconv(model: Network, state_dict: Mapping[str, Tensor]) -> 
         ``model``.
 
     Raises:
-        TypeError: If ``model`` is of another class, or its kernels are no MAGNets.
+        TypeError: If ``model`` is of another class, its kernels are no MAGNets, or ``state_dict``
+            does not map names to tensors.
         ValueError: If names or shapes do not fit, with the list of what is missing or left over.
 
     Example:
@@ -53,7 +55,8 @@ def load_official_flexconv(model: Network, state_dict: Mapping[str, Tensor]) -> 
         raise TypeError(
             f"model must be a sizeless.models.FlexNet or FlexTCN, got {type(model).__name__}"
         )
-    official = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    entries = check_state_dict(state_dict)
+    official = {key.removeprefix("module."): value for key, value in entries.items()}
     targets = _targets(model)
     missing = [key for key in targets if key not in official]
     left_over = [
@@ -73,7 +76,8 @@ def load_official_flexconv(model: Network, state_dict: Mapping[str, Tensor]) -> 
         for key, target in targets.items():
             value = official[key]
             if isinstance(target, FlexConvNd):
-                target.window.assign_(value[:, 0], value[:, 1])
+                center, sigma = value.reshape(-1, 2).unbind(dim=1)
+                target.window.assign_(center, sigma)
             else:
                 target.copy_(value.reshape(target.shape))
     return model

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless._validate import feature_map
+from sizeless._validate import state_dict as check_state_dict
 from sizeless.functional import circular_convolve
 from sizeless.kernels import MLP
 from sizeless.kernels.base import linears
@@ -76,6 +77,7 @@ def niff_from_official(state_dict: Mapping[str, Tensor]) -> nn.Module:
         the device of the state dict.
 
     Raises:
+        TypeError: If ``state_dict`` does not map names to tensors.
         ValueError: If keys or shapes do not belong to such a layer.
 
     Source: Grabinski et al. 2024, arXiv 2307.10001, and the authors' program.
@@ -85,7 +87,7 @@ def niff_from_official(state_dict: Mapping[str, Tensor]) -> nn.Module:
         >>> niff_from_official({"mlp.weight": torch.zeros(7, 4)})
         Conv2d(4, 7, kernel_size=(1, 1), stride=(1, 1), bias=False)
     """
-    members = _members(state_dict)
+    members = _members(check_state_dict(state_dict))
     if len(members) == 1:
         (weights,) = members
         return _pointwise(weights[POINTWISE_KEY]) if POINTWISE_KEY in weights else _filter(weights)
@@ -114,6 +116,12 @@ def _members(state_dict: Mapping[str, Tensor]) -> list[Weights]:
             raise ValueError(
                 f"state_dict key {key!r} belongs to no official NIFF layer; expected keys such as "
                 "'mlp_real.layer_mpl1.weight' or 'mlp.weight'"
+            )
+        dims = (1,) if rest.endswith("bias") else (2,) if rest == POINTWISE_KEY else (2, 4)
+        if value.dim() not in dims:
+            raise ValueError(
+                f"state_dict[{key!r}] must have {' or '.join(map(str, dims))} dimensions, got "
+                f"shape {tuple(value.shape)}"
             )
         members.setdefault(int(index), {})[rest] = value
     if len(members) not in (1, 2):
@@ -179,10 +187,11 @@ def _load(network: MLP, weights: Weights, part: str, roll: bool) -> None:
                 weight = weight.flip(1)  # their coordinates are (x, y), ours (y, x)
             if index == len(layers) and roll:
                 weight, bias = (value.roll(-(len(bias) // 2), dims=0) for value in (weight, bias))
-            if weight.shape != linear.weight.shape:
+            if weight.shape != linear.weight.shape or bias.shape != linear.bias.shape:
                 raise ValueError(
-                    f"state_dict's mlp_{part} layer {index} has a weight of shape "
-                    f"{tuple(weight.shape)}, expected {tuple(linear.weight.shape)}"
+                    f"state_dict's mlp_{part} layer {index} has shapes {tuple(weight.shape)} and "
+                    f"{tuple(bias.shape)}, expected {tuple(linear.weight.shape)} and "
+                    f"{tuple(linear.bias.shape)}"
                 )
             linear.weight.copy_(weight)
             linear.bias.copy_(bias)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sizeless._validate import int_tuple
+from sizeless._validate import ints, positive_int, real_tensor
 from sizeless.functional.fft import mix_channels, no_autocast, result_dtype, spectral_dtype
 from sizeless.functional.operands import (
     add_bias,
@@ -98,6 +98,7 @@ def hermitian_half(real: Tensor, imag: Tensor, ndim: int) -> tuple[Tensor, Tenso
         [`circular_convolve`][sizeless.functional.circular_convolve] takes them.
 
     Raises:
+        TypeError: for tensors that are not floating-point or of different dtypes.
         ValueError: if the shapes differ or have fewer than ``ndim`` axes.
 
     Example:
@@ -107,7 +108,8 @@ def hermitian_half(real: Tensor, imag: Tensor, ndim: int) -> tuple[Tensor, Tenso
         >>> torch.allclose(torch.complex(real, imag), spectrum[..., :5], atol=1e-5)
         True
     """
-    if real.shape != imag.shape or real.dim() < ndim:
+    _check_parts(real, imag)
+    if real.shape != imag.shape or real.dim() < positive_int("ndim", ndim):
         raise ValueError(
             f"real and imag must have one shape, of at least {ndim} axes, got "
             f"{tuple(real.shape)} and {tuple(imag.shape)}"
@@ -133,6 +135,8 @@ def spatial_kernel(real: Tensor, imag: Tensor, map_size: Sequence[int]) -> Tenso
         Kernels of shape ``(..., *map)``; lag 0 lies at index ``floor(N / 2)`` of each axis.
 
     Raises:
+        TypeError: for tensors that are not floating-point or of different dtypes, or if
+            ``map_size`` holds no ints.
         ValueError: if the shapes do not fit ``map_size``.
 
     Example:
@@ -141,7 +145,8 @@ def spatial_kernel(real: Tensor, imag: Tensor, map_size: Sequence[int]) -> Tenso
         >>> kernel.argmax().item()
         2
     """
-    map_size = int_tuple("map_size", map_size, len(tuple(map_size)))
+    map_size = ints("map_size", map_size)
+    _check_parts(real, imag)
     for name, part in (("real", real), ("imag", imag)):
         leading = tuple(real.shape[: -len(map_size)])
         _check_half_shape(name, tuple(part.shape), leading, map_size)
@@ -151,6 +156,14 @@ def spatial_kernel(real: Tensor, imag: Tensor, map_size: Sequence[int]) -> Tenso
         filter = hermitian_spectrum(real.to(dtype), imag.to(dtype), map_size)
         kernel = torch.fft.irfftn(filter, s=map_size, dim=axes)
         return torch.fft.fftshift(kernel, dim=axes).to(real.dtype)
+
+
+def _check_parts(real: Tensor, imag: Tensor) -> None:
+    if real_tensor("imag", imag).dtype != real_tensor("real", real).dtype:
+        raise TypeError(
+            f"imag must have the dtype of real ({real.dtype}), got {imag.dtype}; convert one of "
+            "them with .to()"
+        )
 
 
 def _check_half_shape(

@@ -36,6 +36,10 @@ _DIRECT = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _WIDEST_FAST_PADDING = 6
 
 
+WIDE = 256
+"""Taps beyond which the direct weight gradient of a dense kernel slows down."""
+
+
 class Geometry(NamedTuple):
     """Where the kernel's taps fall: one entry per spatial axis."""
 
@@ -181,7 +185,8 @@ def choose_method(
               \end{aligned}
 
     The constants are fits to timings. On a CPU, :math:`a` is 1, or 3 for depthwise kernels and
-    in 1-D, or 30 to train depthwise kernels (whose weight gradient is slow), and :math:`b` is 10,
+    in 1-D or to train kernels of over 256 taps, or 30 to train depthwise kernels (weight gradients
+    of large kernels are slow), and :math:`b` is 10,
     15 and 20 in 1-D, 2-D and 3-D. On a GPU, :math:`a = 1` and :math:`b = 30`. Elsewhere the
     direct path is taken, as complex numbers are ill supported.
 
@@ -213,7 +218,7 @@ def choose_method(
         fft_rate = 5.0 * (ndim + 1)
         if depthwise and training:
             direct_rate = 30.0
-        elif depthwise or ndim == 1:
+        elif depthwise or ndim == 1 or (training and math.prod(weight_shape[2:]) > WIDE):
             direct_rate = 3.0
     points, pairs = math.prod(lengths), out_channels * group_inputs
     direct = batch * math.prod(weight_shape) * math.prod(output_size)

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from sizeless._validate import positive_int
+
 
 def good_length(n: int) -> int:
     r"""Return the smallest fast transform length that is at least ``n``.
@@ -21,11 +23,15 @@ def good_length(n: int) -> int:
     Returns:
         The transform length.
 
+    Raises:
+        TypeError: if ``n`` is no int.
+        ValueError: if ``n`` is below 1.
+
     Example:
         >>> [good_length(n) for n in (1, 2, 7, 11, 161, 1025)]
         [1, 2, 8, 12, 162, 1080]
     """
-    if n == 1:
+    if positive_int("n", n) == 1:
         return 1
     best = 1 << (n - 1).bit_length()
     power5 = 1

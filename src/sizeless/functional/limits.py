@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from sizeless._validate import tensor
+
 EDGE = 1e-4
 """How far beyond an end of the ramp its gradient reaches, so that rounding cannot lose it."""
 
@@ -38,7 +40,7 @@ def clamp_straight_through(
         >>> y.tolist(), x.grad.tolist()
         ([1.0, 2.0], [1.0, 1.0])
     """
-    bounded = value.detach()
+    bounded = tensor("value", value).detach()
     if low is not None:
         bounded = torch.maximum(bounded, torch.as_tensor(low, dtype=value.dtype).to(value.device))
     if high is not None:
@@ -91,4 +93,4 @@ def ramp(value: Tensor) -> Tensor:
         >>> x.grad.tolist()
         [0.0, 1.0, 1.0, 1.0, 0.0]
     """
-    return _Ramp.apply(value)
+    return _Ramp.apply(tensor("value", value))

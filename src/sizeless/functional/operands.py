@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sizeless._validate import feature_map, positive_int
+from sizeless._validate import feature_map, positive_int, real_tensor
 from sizeless.functional.fft import result_dtype
 
 
@@ -58,13 +58,7 @@ def check_bias(bias: Any, out_channels: int, input: Tensor) -> None:
 
 
 def _check_tensor(name: str, value: Any, input: Tensor) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
-    if not value.is_floating_point():
-        raise TypeError(
-            f"{name} must be a real floating-point tensor, got {value.dtype}; "
-            "convert it with .float()"
-        )
+    real_tensor(name, value)
     if value.device != input.device:
         raise ValueError(
             f"{name} must be on the device of input ({input.device}), got {value.device}; "

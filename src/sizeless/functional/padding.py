@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sizeless._validate import int_tuple, one_of
+from sizeless._validate import boolean, int_tuple, one_of
 from sizeless.functional.operands import keep_layout
 
 PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
@@ -33,6 +33,7 @@ def padding_amounts(
         One pair of ints per axis.
 
     Raises:
+        TypeError: if ``padding`` holds no ints, or ``causal`` is no bool.
         ValueError: for a padding that is unknown or negative, or that contradicts ``causal``.
     """
     amounts: Amounts
@@ -42,7 +43,7 @@ def padding_amounts(
         amounts = tuple((r // 2, r - r // 2) if same else (0, 0) for r in reach)
     else:
         amounts = tuple((p, p) for p in int_tuple("padding", padding, len(reach), minimum=0))
-    if not causal:
+    if not boolean("causal", causal):
         return amounts
     if len(reach) != 1:
         raise ValueError(f"causal=True needs 1 spatial axis, got {len(reach)}; use causal=False")

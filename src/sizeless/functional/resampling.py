@@ -11,7 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sizeless._validate import float_tuple, int_tuple, one_of
+from sizeless._validate import (
+    float_tuple,
+    int_tuple,
+    number,
+    one_of,
+    positive_int,
+    real_tensor,
+)
 from sizeless.functional.fft import no_autocast, result_dtype
 from sizeless.functional.limits import ramp
 from sizeless.functional.operands import keep_layout, spatial_dims
@@ -41,14 +48,32 @@ def low_pass_window(
     Returns:
         Tensor of shape ``(frequencies,)``, differentiable in ``cutoff`` and ``transition``.
 
+    Raises:
+        TypeError: If ``frequencies`` is no int, an edge no number, or a tensor not floating-point.
+        ValueError: If a count, number or shape is out of range. The values of tensors are not read.
+
     Example:
         >>> import torch
         >>> low_pass_window(6, 2.0, 2.0, torch.zeros(1))
         tensor([1.0000, 1.0000, 1.0000, 0.5000, 0.0000, 0.0000])
     """
+    positive_int("frequencies", frequencies)
+    real_tensor("like", like)
+    _check_edge("cutoff", cutoff)
+    _check_edge("transition", transition, above=0)
     k = torch.arange(1, frequencies, dtype=like.dtype, device=like.device)
     weights = ramp((cutoff + transition - k) / transition)
     return torch.cat([torch.ones(1, dtype=like.dtype, device=like.device), weights.to(like.dtype)])
+
+
+def _check_edge(name: str, value: Tensor | float, above: float = -math.inf) -> None:
+    if not isinstance(value, Tensor):
+        number(name, value, above=above)
+    elif real_tensor(name, value).dim() > 1 or value.numel() != 1:
+        raise ValueError(
+            f"{name} must hold one number, got a tensor of shape {tuple(value.shape)}; make one "
+            "window per axis"
+        )
 
 
 def _axis_weights(
@@ -100,12 +125,24 @@ def resampling_matrix(
     Returns:
         Tensor of shape ``(output_size, size)``, differentiable in ``window``.
 
+    Raises:
+        TypeError: If a size is no int, or ``window`` or ``like`` no floating-point tensor.
+        ValueError: If a size is below 1, ``window`` has another shape, or the amplitude is unknown.
+
     Example:
         >>> resampling_matrix(4, 2).sum(dim=1)
         tensor([1., 1.])
     """
+    highest = min(positive_int("size", size), positive_int("output_size", output_size)) // 2
+    one_of("amplitude", amplitude, AMPLITUDES)
+    if window is not None and tuple(real_tensor("window", window).shape) != (highest + 1,):
+        raise ValueError(
+            f"window must have one weight for each of the frequencies 0 to {highest}, got shape "
+            f"{tuple(window.shape)}; make it with low_pass_window({highest + 1}, ...)"
+        )
     if like is None:
         like = torch.zeros(()) if window is None else window
+    real_tensor("like", like)
     weights = _axis_weights(size, output_size, window, amplitude, like)
     p = _phases(size, len(weights), like)
     q = _phases(output_size, len(weights), like)
@@ -152,7 +189,7 @@ def _edges(name: str, value: Edge, ndim: int) -> list[Tensor | float] | None:
     if value is None:
         return None
     if isinstance(value, Tensor):
-        if value.dim() > 1 or (value.dim() == 1 and len(value) not in (1, ndim)):
+        if real_tensor(name, value).dim() > 1 or (value.dim() == 1 and len(value) not in (1, ndim)):
             raise ValueError(
                 f"{name} must hold one number or {ndim}, got a tensor of shape {tuple(value.shape)}"
             )
@@ -225,8 +262,9 @@ def resample(
         (under ``torch.autocast``: the dtype of a convolution).
 
     Raises:
-        TypeError: If ``input`` is no floating-point tensor or ``output_size`` holds no ints.
-        ValueError: If a shape, size, window or name is out of range.
+        TypeError: If a tensor is not floating-point or ``output_size`` holds no ints.
+        ValueError: If a shape, size, window or name is out of range. The values of tensors are not
+            read.
 
     Source: Rippel et al. 2015, arXiv 1506.03767; Riad et al. 2022, arXiv 2202.01653, section 2.
 

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import positive_int
+from sizeless._validate import (
+    floating_dtype,
+    is_int,
+    number,
+    parameter_dtype,
+    positive_int,
+    real_tensor,
+)
 
 
 class ContinuousKernel(nn.Module):
@@ -27,6 +34,7 @@ class ContinuousKernel(nn.Module):
         dtype: Their dtype.
 
     Raises:
+        TypeError: If a count is no int, or ``dtype`` not floating-point.
         ValueError: If ``ndim`` is not 1, 2 or 3, or a count is below 1.
     """
 
@@ -39,9 +47,10 @@ class ContinuousKernel(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if ndim not in (1, 2, 3):
-            raise ValueError(f"ndim must be 1, 2 or 3, got {ndim!r}")
-        self.ndim = ndim
+        if is_int(ndim) and not 1 <= ndim <= 3:
+            raise ValueError(f"ndim must be 1, 2 or 3, got {ndim}")
+        floating_dtype(dtype)
+        self.ndim = positive_int("ndim", ndim)
         self.out_features = positive_int("out_features", out_features)
         self.output = nn.Linear(features, out_features, device=device, dtype=dtype)
 
@@ -51,11 +60,12 @@ class ContinuousKernel(nn.Module):
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """Map coordinates ``(*, ndim)`` to kernel values ``(*, out_features)``."""
-        if coordinates.shape[-1] != self.ndim:
+        if real_tensor("coordinates", coordinates).shape[-1:] != (self.ndim,):
             raise ValueError(
                 f"coordinates must end in an axis of {self.ndim} (ndim), got shape "
                 f"{tuple(coordinates.shape)}"
             )
+        parameter_dtype("coordinates", coordinates, self.output.weight)
         values: Tensor = self.output(self.basis(coordinates))
         return values
 
@@ -71,6 +81,7 @@ class ContinuousKernel(nn.Module):
 
     def scale_output_(self, factor: float) -> None:
         """Multiply all values of the kernel by ``factor``, in place."""
+        number("factor", factor)
         with torch.no_grad():
             self.output.weight.mul_(factor)
             self.output.bias.mul_(factor)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import float_tuple, one_of, positive_int
+from sizeless._validate import float_tuple, number, one_of, positive_int
 from sizeless.kernels.base import ContinuousKernel, linears
 
 
@@ -54,11 +54,9 @@ class MultiplicativeNetwork(ContinuousKernel):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(ndim, out_features, positive_int("hidden", hidden), device, dtype)
-        if not input_scale > 0:
-            raise ValueError(f"input_scale must be above 0, got {input_scale!r}")
         self.hidden = hidden
         self.layers = positive_int("layers", layers)
-        self.input_scale = input_scale
+        self.input_scale = number("input_scale", input_scale, above=0)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.frequency = nn.Parameter(torch.empty(layers + 1, hidden, ndim, **factory))
         self.phase = nn.Parameter(torch.empty(layers + 1, hidden, **factory))
@@ -121,6 +119,7 @@ class MultiplicativeNetwork(ContinuousKernel):
         Source: Romero et al. 2022, arXiv 2110.08059, section 3.3.
         """
         one_of("formula", formula, ("tight", "official"))
+        number("stddevs", stddevs, minimum=0)
         wave = self.frequency.abs() / (2 * math.pi)
         width = self._envelope_width()
         spread = torch.zeros_like(wave) if width is None else width.abs() * stddevs / (2 * math.pi)
@@ -208,6 +207,8 @@ class _Localised(MultiplicativeNetwork):
         """Draw the centres of all envelopes uniformly in ``center +- spread``, per axis."""
         centers = float_tuple("center", center, self.ndim)
         spreads = float_tuple("spread", spread, self.ndim)
+        if min(spreads) < 0:
+            raise ValueError(f"spread must be at least 0 on every axis, got {spread!r}")
         with torch.no_grad():
             for axis in range(self.ndim):
                 self.center[..., axis].uniform_(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import int_tuple, positive_int
+from sizeless._validate import ints, number, positive_int
 from sizeless.kernels.base import ContinuousKernel, linears
 
 
@@ -57,9 +58,7 @@ class SIREN(ContinuousKernel):
         super().__init__(ndim, out_features, positive_int("hidden", hidden), device, dtype)
         if positive_int("layers", layers) < 2:
             raise ValueError(f"layers counts the output layer and must be at least 2, got {layers}")
-        if not omega_0 > 0:
-            raise ValueError(f"omega_0 must be above 0, got {omega_0!r}")
-        self.omega_0 = omega_0
+        self.omega_0 = number("omega_0", omega_0, above=0)
         widths = [ndim] + [hidden] * (layers - 1)
         self.sines = nn.ModuleList(
             nn.Linear(n, m, device=device, dtype=dtype) for n, m in pairwise(widths)
@@ -101,6 +100,16 @@ class NSIREN(SIREN):
         return self.omega_0 * nn.functional.linear(values, linear.weight) + linear.bias
 
 
+def _activation(factory: Any) -> nn.Module:
+    made: Any = None if isinstance(factory, nn.Module) or not callable(factory) else factory()
+    if not isinstance(made, nn.Module):
+        raise TypeError(
+            "activation must be a class or function that makes a module, such as torch.nn.SiLU, "
+            f"got {factory!r}"
+        )
+    return made
+
+
 class MLP(ContinuousKernel):
     r"""Plain perceptron of coordinates.
 
@@ -115,6 +124,7 @@ class MLP(ContinuousKernel):
         dtype: Their dtype.
 
     Raises:
+        TypeError: If a width is no int, or ``activation`` makes no module.
         ValueError: If ``hidden`` is empty or a width is below 1.
 
     Example:
@@ -133,14 +143,12 @@ class MLP(ContinuousKernel):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if isinstance(hidden, int) or not len(hidden):
-            raise ValueError(f"hidden must be a non-empty tuple of widths, got {hidden!r}")
-        widths = (ndim, *int_tuple("hidden", hidden, len(hidden)))
+        widths = (ndim, *ints("hidden", hidden))
         super().__init__(ndim, out_features, widths[-1], device, dtype)
         self.linears = nn.ModuleList(
             nn.Linear(n, m, device=device, dtype=dtype) for n, m in pairwise(widths)
         )
-        self.activation = activation()
+        self.activation = _activation(activation)
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew, with PyTorch's defaults."""

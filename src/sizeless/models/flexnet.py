@@ -7,9 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sizeless._validate import feature_map, int_tuple, positive_int
+from sizeless._validate import feature_map, ints, number, positive_int
+from sizeless._validate import options as check_options
 from sizeless.nn import FlexConv2d
 from sizeless.sizes import change_resolution_
+
+FIXED = ("stride", "padding", "causal", "device", "dtype")
+"""Options that a network does not pass on: its blocks keep the map's size, it moves as a whole."""
 
 
 class FlexNetBlock(nn.Module):
@@ -47,12 +51,13 @@ class FlexNet(nn.Module):
         widths: Channels of every block; the stem has the first.
         dropout: Dropout rate in every block.
         **options: Keyword arguments of :class:`~sizeless.FlexConv2d` for every layer, such as
-            ``kernel``, ``init_size`` or ``init``.
+            ``kernel``, ``init_size`` or ``init``; not those that change the map's size.
 
     Shape:
         ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
 
     Raises:
+        TypeError: If an argument has the wrong type or an option is unknown.
         ValueError: If ``kernel_size`` is even, a count is below 1 or an option is not allowed.
 
     Source: Romero et al. 2022, arXiv 2110.08059, section 4.2 and appendix.
@@ -74,7 +79,9 @@ class FlexNet(nn.Module):
     ) -> None:
         super().__init__()
         positive_int("num_classes", num_classes)
-        widths = int_tuple("widths", tuple(widths), max(len(widths), 1))
+        number("dropout", dropout, minimum=0, maximum=1)
+        check_options("FlexNet", options, FlexConv2d, fixed=FIXED)
+        widths = ints("widths", widths)
         self.stem = FlexConv2d(in_channels, widths[0], kernel_size, **options)
         self.norm = nn.BatchNorm2d(widths[0])
         self.blocks = nn.Sequential(
@@ -101,6 +108,7 @@ class FlexNet(nn.Module):
 
 def _widths(width: int, *repeats: int) -> tuple[int, ...]:
     """Widths of three stages, at 1, 1.5 and 2 times ``width``, rounded down."""
+    positive_int("width", width)
     stages = (width, width * 3 // 2, width * 2)
     return tuple(w for w, repeat in zip(stages, repeats, strict=True) for _ in range(repeat))
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sizeless._validate import feature_map, positive_int
+from sizeless._validate import feature_map, number, positive_int
+from sizeless._validate import options as check_options
+from sizeless.models.flexnet import FIXED
 from sizeless.nn import FlexConv1d
 from sizeless.sizes import change_resolution_
 
@@ -47,12 +49,13 @@ class FlexTCN(nn.Module):
         width: Channels of every block.
         dropout: Dropout rate after every activation.
         **options: Keyword arguments of :class:`~sizeless.FlexConv1d` for every layer, such as
-            ``kernel``, ``init_size`` or ``init``.
+            ``kernel``, ``init_size`` or ``init``; not those that change the sequence's length.
 
     Shape:
         ``(N, in_channels, L)`` to ``(N, num_classes)``.
 
     Raises:
+        TypeError: If an argument has the wrong type or an option is unknown.
         ValueError: If a count is below 1 or an option is not allowed.
 
     Source: Romero et al. 2022, arXiv 2110.08059, section 4.1 and appendix.
@@ -75,6 +78,9 @@ class FlexTCN(nn.Module):
     ) -> None:
         super().__init__()
         positive_int("num_classes", num_classes)
+        positive_int("width", width)
+        number("dropout", dropout, minimum=0, maximum=1)
+        check_options("FlexTCN", options, FlexConv1d, fixed=FIXED)
         widths = [in_channels] + [width] * positive_int("blocks", blocks)
         self.blocks = nn.Sequential(
             *(FlexTCNBlock(n, width, kernel_size, dropout, **options) for n in widths[:-1])

@@ -1,15 +1,6 @@
 """Layers that learn their own size."""
 
-from sizeless.nn.diffstride import (
-    DiffStride1d,
-    DiffStride2d,
-    DiffStride3d,
-    DiffStrideNd,
-    SpectralPool1d,
-    SpectralPool2d,
-    SpectralPool3d,
-    SpectralPoolNd,
-)
+from sizeless.nn.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
 from sizeless.nn.flexconv import FlexConv1d, FlexConv2d, FlexConv3d, FlexConvNd
 from sizeless.nn.niff import NIFFConv1d, NIFFConv2d, NIFFConv3d, NIFFConvNd
 from sizeless.nn.residual import (
@@ -27,6 +18,12 @@ from sizeless.nn.separable import (
     SeparableNIFFConv3d,
 )
 from sizeless.nn.sized import Size, SizeParameters
+from sizeless.nn.spectral_pool import (
+    SpectralPool1d,
+    SpectralPool2d,
+    SpectralPool3d,
+    SpectralPoolNd,
+)
 from sizeless.nn.window import GaussianWindow
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""DiffStride: pooling that learns its stride, and spectral pooling with a fixed one."""
+"""DiffStride: pooling that learns its stride."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import feature_map, float_tuple, int_tuple, one_of
+from sizeless._validate import boolean, feature_map, float_tuple, int_tuple, number, one_of
 from sizeless.functional.limits import clamp_straight_through
 from sizeless.functional.resampling import AMPLITUDES, resample
-from sizeless.nn.sized import Size, SizeParameters, read_floats, size_dtype, sizes_are_readable
+from sizeless.nn.sized import (
+    Size,
+    SizeParameters,
+    read_floats,
+    refresh_after_loading,
+    shown_size,
+    size_dtype,
+    sizes_are_readable,
+)
+from sizeless.nn.spectral_pool import ROUNDING, exact_size
 
 SIZE_RULES = ("paper", "exact")
 
@@ -21,21 +30,6 @@ TRANSITION = 0.25
 
 MOST_OCTAVES = 24.0
 """Base-2 logarithm of the stride at which one without ``max_stride`` ends, beyond any map."""
-
-ROUNDING = 1e-4
-"""Sizes this close above an integer are that integer: strides are float32."""
-
-
-def exact_size(size: int, stride: float) -> int:
-    """Smallest number of samples that holds all frequencies below ``size / (2 stride)``.
-
-    As a strided convolution with "same" padding: ``ceil(size / stride)``.
-
-    Example:
-        >>> exact_size(32, 2.0), exact_size(7, 2.0), exact_size(32, 3.0)
-        (16, 4, 11)
-    """
-    return max(math.ceil(size / stride - ROUNDING), 1)
 
 
 class DiffStrideNd(SizeParameters):
@@ -62,11 +56,12 @@ class DiffStrideNd(SizeParameters):
         self.amplitude = one_of("amplitude", amplitude, AMPLITUDES)
         self.smoothness, self.transition = self._check_ramp(smoothness, transition)
         self.min_stride, self.max_stride = self._check_limits(min_stride, max_stride)
-        self.shared = bool(shared)
+        self.shared = boolean("shared", shared)
         self.init_stride = self._check_stride(stride)
         count = 1 if self.shared else self.ndim
         self.log2_stride = nn.Parameter(torch.empty(count, device=device, dtype=size_dtype(dtype)))
         self._stride = self.init_stride
+        self.register_load_state_dict_post_hook(refresh_after_loading)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -74,6 +69,7 @@ class DiffStrideNd(SizeParameters):
         initial = [math.log2(s) for s in self.init_stride[: len(self.log2_stride)]]
         with torch.no_grad():
             self.log2_stride.copy_(torch.tensor(initial, device="cpu", dtype=torch.float64))
+        self.refresh_size()
 
     def refresh_size(self) -> tuple[float, ...]:
         """Read the strides, from which integer sizes follow, and return them.
@@ -136,7 +132,8 @@ class DiffStrideNd(SizeParameters):
 
     def relaxed_size(self, input_size: Sequence[int]) -> Tensor:
         """Output size before rounding, ``(ndim,)``, differentiable in the strides."""
-        relaxed = self.log2_stride.new_tensor(input_size) / self._map_strides(input_size)
+        sizes = int_tuple("input_size", input_size, self.ndim)
+        relaxed = self.log2_stride.new_tensor(sizes) / self._map_strides(sizes)
         return relaxed + 2 * self.smoothness if self.size_rule == "paper" else relaxed
 
     def inverse_area(self) -> Tensor:
@@ -187,7 +184,7 @@ class DiffStrideNd(SizeParameters):
         )
 
     def _check_ramp(self, smoothness: float, transition: float | None) -> tuple[float, float]:
-        (width,) = float_tuple("smoothness", smoothness, 1)
+        width = number("smoothness", smoothness)
         if width < 1:
             raise ValueError(
                 f"smoothness must be at least 1 cycle per map, got {smoothness!r}: no frequency "
@@ -205,18 +202,18 @@ class DiffStrideNd(SizeParameters):
                 f"transition={transition!r} belongs to size_rule='exact'; with size_rule='paper' "
                 "set smoothness, the width of the ramp in cycles per map"
             )
-        (share,) = float_tuple("transition", transition, 1)
+        share = number("transition", transition)
         if not 0 < share <= 1:
             raise ValueError(f"transition must be above 0 and at most 1, got {transition!r}")
         return width, share
 
     def _check_limits(self, low: float, high: float | None) -> tuple[float, float | None]:
-        (minimum,) = float_tuple("min_stride", low, 1)
+        minimum = number("min_stride", low)
         if minimum < 1:
             raise ValueError(f"min_stride must be at least 1, got {low!r}")
         if high is None:
             return minimum, None
-        (maximum,) = float_tuple("max_stride", high, 1)
+        maximum = number("max_stride", high)
         if maximum < minimum:
             raise ValueError(f"max_stride must be at least min_stride={minimum}, got {high!r}")
         return minimum, maximum
@@ -242,13 +239,13 @@ class DiffStrideNd(SizeParameters):
 
     def extra_repr(self) -> str:
         """Show the present stride and the rule."""
-        stride = ", ".join(f"{s:.2f}" for s in self.stride)
+        stride = shown_size(self.refresh_size)
         ramp = (
             f"smoothness={self.smoothness}"
             if self.size_rule == "paper"
             else f"transition={self.transition}"
         )
-        return f"stride=({stride}), size_rule={self.size_rule!r}, {ramp}, shared={self.shared}"
+        return f"stride={stride}, size_rule={self.size_rule!r}, {ramp}, shared={self.shared}"
 
 
 class DiffStride2d(DiffStrideNd):
@@ -333,111 +330,6 @@ class DiffStride3d(DiffStrideNd):
     Example:
         >>> import torch
         >>> DiffStride3d(2.0, size_rule="exact")(torch.randn(1, 2, 8, 9, 10)).shape
-        torch.Size([1, 2, 4, 5, 5])
-    """
-
-    ndim = 3
-
-
-class SpectralPoolNd(nn.Module):
-    """Spectral pooling in any number of dimensions; see :class:`SpectralPool2d`."""
-
-    ndim: ClassVar[int]
-
-    def __init__(
-        self,
-        stride: float | Sequence[float] | None = None,
-        output_size: int | Sequence[int] | None = None,
-        *,
-        amplitude: str = "mean",
-    ) -> None:
-        super().__init__()
-        if (stride is None) == (output_size is None):
-            raise ValueError(
-                "give either stride or output_size, and not both: got "
-                f"stride={stride!r} and output_size={output_size!r}"
-            )
-        self.amplitude = one_of("amplitude", amplitude, AMPLITUDES)
-        self._stride = self._fixed_size = None
-        if stride is not None:
-            self._stride = float_tuple("stride", stride, self.ndim)
-            if any(s < 1 for s in self._stride):
-                raise ValueError(f"stride must be at least 1 on every axis, got {stride!r}")
-        else:
-            self._fixed_size = int_tuple("output_size", output_size, self.ndim)
-
-    @property
-    def stride(self) -> tuple[float, ...] | None:
-        """The stride of each axis; ``None`` if the output size is fixed instead."""
-        return self._stride
-
-    def output_size(self, input_size: int | Sequence[int]) -> tuple[int, ...]:
-        """Spatial size of the output for an input of ``input_size``."""
-        sizes = int_tuple("input_size", input_size, self.ndim)
-        if self._stride is None:
-            return self._fixed_size or sizes
-        return tuple(exact_size(n, s) for n, s in zip(sizes, self._stride, strict=True))
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Resize ``(N, C, *spatial)`` to ``(N, C, *output_size(spatial))``."""
-        feature_map("input", input, self.ndim)
-        return resample(input, self.output_size(tuple(input.shape[2:])), amplitude=self.amplitude)
-
-    def extra_repr(self) -> str:
-        """Show the stride or the fixed size."""
-        return (
-            f"output_size={self._fixed_size}" if self._stride is None else f"stride={self._stride}"
-        )
-
-
-class SpectralPool2d(SpectralPoolNd):
-    r"""2-D spectral pooling: crop the spectrum to a smaller map, with a fixed stride.
-
-    The baseline of DiffStride: :func:`sizeless.functional.resample` to
-    :math:`\lceil D / S \rceil` samples per axis, or to a fixed size. Fractional strides are
-    allowed; nothing is learned.
-
-    Args:
-        stride: Stride of at least 1: one number or one per axis.
-        output_size: Fixed size of the output instead: an int or one per axis.
-        amplitude: ``"mean"`` keeps the mean of the map, ``"sum"`` its sum (the original).
-
-    Shape:
-        ``(N, C, H, W)`` to ``(N, C, *output_size((H, W)))``.
-
-    Raises:
-        ValueError: If both or neither of ``stride`` and ``output_size`` are given, or a stride is
-            below 1.
-
-    Source: Rippel et al. 2015, arXiv 1506.03767.
-
-    Example:
-        >>> import torch
-        >>> SpectralPool2d(stride=1.7)(torch.randn(1, 3, 32, 32)).shape
-        torch.Size([1, 3, 19, 19])
-    """
-
-    ndim = 2
-
-
-class SpectralPool1d(SpectralPoolNd):
-    """1-D spectral pooling; arguments as in :class:`SpectralPool2d`.
-
-    Example:
-        >>> import torch
-        >>> SpectralPool1d(output_size=10)(torch.randn(1, 3, 161)).shape
-        torch.Size([1, 3, 10])
-    """
-
-    ndim = 1
-
-
-class SpectralPool3d(SpectralPoolNd):
-    """3-D spectral pooling; arguments as in :class:`SpectralPool2d`.
-
-    Example:
-        >>> import torch
-        >>> SpectralPool3d(2.0)(torch.randn(1, 2, 8, 9, 10)).shape
         torch.Size([1, 2, 4, 5, 5])
     """
 

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import channels, feature_map, int_tuple, is_int, one_of
+from sizeless._validate import (
+    boolean,
+    channels,
+    feature_map,
+    int_at_least,
+    int_tuple,
+    number,
+    one_of,
+    parameter_dtype,
+)
 from sizeless.functional.convolution import convolve
 from sizeless.functional.padding import PADDING_MODES
-from sizeless.kernels import ContinuousKernel, MAGNet, coordinate_axis, coordinate_grid
-from sizeless.nn.sized import Size, size_dtype, sizes_are_readable
-from sizeless.nn.window import REACH, GaussianWindow
-
-PAPER_SIGMA = 0.075
-"""The paper's initial width, in units of half the largest kernel."""
+from sizeless.kernels import MAGNet, coordinate_axis, coordinate_grid
+from sizeless.nn import _flexconv_arguments as arguments
+from sizeless.nn._flexconv_arguments import KernelFactory, Padding
+from sizeless.nn.sized import (
+    Size,
+    refresh_after_loading,
+    shown_size,
+    size_dtype,
+    sizes_are_readable,
+)
+from sizeless.nn.window import GaussianWindow
 
 PLACEMENT = 1.667
 """Spread of the kernel network's units around the window's centre, in initial widths."""
 
-Padding = int | Sequence[int] | str
+RIM_SHARE = 0.1
+"""Share of the gradient on the rim of a look-ahead that reaches the kernel network."""
+
 Bounds = tuple[tuple[int, int], ...]
-KernelFactory = Callable[..., ContinuousKernel]
 
 
 class FlexConvNd(nn.Module):
@@ -57,30 +72,34 @@ class FlexConvNd(nn.Module):
         super().__init__()
         channels(in_channels, out_channels, groups)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.causal = self._check_causal(causal)
-        self.kernel_size = self._check_kernel_size(kernel_size)
+        self.causal = arguments.check_causal(causal, self.ndim, type(self).__name__)
+        self.kernel_size = arguments.check_kernel_size(kernel_size, self.ndim, causal)
         self.stride = int_tuple("stride", stride, self.ndim)
         self.dilation = int_tuple("dilation", dilation, self.ndim)
-        self.padding = self._check_padding(padding)
+        self.padding = arguments.check_padding(padding, self.ndim, causal)
         self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
         self.init = one_of("init", init, ("variance", "paper"))
-        self.look_ahead = self._check_look_ahead(look_ahead)
-        self.gain = 1.0
-        init_sizes = self._check_init_size(init_size)
+        self.look_ahead = int_at_least("look_ahead", look_ahead, 0)
+        init_sizes = arguments.initial_sizes(init_size, self.kernel_size, causal)
         self.window = GaussianWindow(
             self.kernel_size,
             init_sizes,
             causal=causal,
-            learn_center=learn_center,
-            min_sizes=self._check_min_size(min_size, init_sizes),
+            learn_center=boolean("learn_center", learn_center),
+            min_sizes=arguments.minimal_sizes(min_size, init_sizes, causal),
             device=device,
             dtype=size_dtype(dtype),
         )
-        self.kernel = self._make_kernel(kernel or MAGNet, device, dtype)
+        features = out_channels * in_channels // groups
+        factory = MAGNet if kernel is None else kernel
+        self.kernel = arguments.make_kernel(factory, self.ndim, features, device, dtype)
         self.bias = (
-            nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+            nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
+            if boolean("bias", bias)
+            else None
         )
         self._bounds: Bounds = tuple((0, n) for n in self.kernel_size)
+        self.register_load_state_dict_post_hook(refresh_after_loading)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -91,6 +110,7 @@ class FlexConvNd(nn.Module):
             nn.init.zeros_(self.bias)
         if not sizes_are_readable(self.window.log_sigma):
             return
+        self.refresh_size()
         self._place_kernel()
         if self.init == "variance":
             with torch.no_grad():
@@ -141,10 +161,13 @@ class FlexConvNd(nn.Module):
                 for n, (start, stop) in zip(self.kernel_size, bounds, strict=True)
             ]
             values = self.kernel(coordinate_grid(axes))
-            window = self.window(axes).to(values.dtype) * self.gain
+            window = self.window(axes).to(values.dtype)
             weight = values * window[..., None]
             if kept is not None:
-                rim = values * (self.window.rim(axes).to(values.dtype) * self.gain)[..., None]
+                # The network hears little of the rim: nothing answers what it does there, and it
+                # would build up values that make the loss jump once the window reaches them.
+                heard = RIM_SHARE * values + (1 - RIM_SHARE) * values.detach()
+                rim = heard * self.window.rim(axes).to(values.dtype)[..., None]
                 rim = rim - rim.detach()
                 inside = torch.zeros_like(window, dtype=torch.bool)
                 inside[kept] = True
@@ -172,8 +195,11 @@ class FlexConvNd(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
         feature_map("input", input, self.ndim, self.in_channels)
+        parameter_dtype("input", input, self.kernel.output.weight)
         weight = self._looking_ahead() if self.training and self.look_ahead else self.weight
-        input, padding = self._pad(input, weight.shape[2:])
+        input, padding = arguments.fit_padding(
+            input, self.padding, self.kernel_size, tuple(weight.shape[2:]), self.dilation
+        )
         return convolve(
             input,
             weight,
@@ -186,44 +212,24 @@ class FlexConvNd(nn.Module):
             causal=self.causal,
         )
 
-    def _pad(self, input: Tensor, size: Sequence[int]) -> tuple[Tensor, Padding]:
-        """Padding at the present size; where it would be negative, the input is cropped."""
-        if isinstance(self.padding, str):
-            return input, self.padding
-        padding = []
-        for axis, (p, largest, now, d) in enumerate(
-            zip(self.padding, self.kernel_size, size, self.dilation, strict=True), start=2
-        ):
-            needed = d * (largest - 1) + 1 - 2 * p
-            if input.shape[axis] < needed:
-                raise ValueError(
-                    f"input must have at least {needed} samples on spatial axis {axis - 2} for the "
-                    f"largest kernel ({largest} taps) with padding={p}, got {input.shape[axis]}; "
-                    "use a larger padding, or padding='same'"
-                )
-            effective = p - d * (largest - now) // 2
-            if effective < 0:
-                input = input.narrow(axis, -effective, input.shape[axis] + 2 * effective)
-            padding.append(max(effective, 0))
-        return input, tuple(padding)
-
     def change_resolution_(self, factor: float) -> None:
         r"""Keep the kernel's extent in the world when the sampling rate changes, in place.
 
         The largest kernel goes from :math:`N` to about :math:`(N - 1) \cdot` ``factor`` + 1 taps,
-        the window keeps its share of it, and values are multiplied by
-        :math:`\prod_d (N_d - 1) / (N'_d - 1)`, so that sums over the finer grid keep their size.
+        the window keeps its share of it, and the weights of the kernel network's last layer are
+        multiplied by :math:`\prod_d (N_d - 1) / (N'_d - 1)`, so that sums over the finer grid keep
+        their size. The state dict then belongs to a layer of the new size.
 
         Args:
             factor: New sampling rate divided by the present one: 2 for images twice as large.
 
         Raises:
+            TypeError: If ``factor`` is no number.
             ValueError: If ``factor`` is not positive or ``padding`` is not ``"same"``.
 
         Source: Romero et al. 2022, arXiv 2110.08059, section 3.3 and Table 4.
         """
-        if not factor > 0 or math.isinf(factor):
-            raise ValueError(f"factor must be a finite number above 0, got {factor!r}")
+        number("factor", factor, above=0)
         if self.padding != "same":
             raise ValueError(
                 f"change_resolution_ needs padding='same', got padding={self.padding!r}: with a "
@@ -232,7 +238,7 @@ class FlexConvNd(nn.Module):
         step = 1 if self.causal else 2
         new = tuple(step * round((n - 1) * factor / step) + 1 for n in self.kernel_size)
         for before, after in zip(self.kernel_size, new, strict=True):
-            self.gain *= max(before - 1, 1) / max(after - 1, 1)
+            self.kernel.scale_output_(max(before - 1, 1) / max(after - 1, 1))
         self.kernel_size = self.window.taps = new
         self.refresh_size()
 
@@ -255,105 +261,10 @@ class FlexConvNd(nn.Module):
             cost=self.out_channels * self.in_channels // self.groups * math.prod(size),
         )
 
-    def _check_causal(self, causal: bool) -> bool:
-        if causal and self.ndim != 1:
-            raise ValueError(
-                f"causal=True needs a time axis, and {type(self).__name__} has none: use FlexConv1d"
-            )
-        return bool(causal)
-
-    def _check_kernel_size(self, kernel_size: int | Sequence[int]) -> tuple[int, ...]:
-        sizes = int_tuple("kernel_size", kernel_size, self.ndim)
-        if not self.causal and any(n % 2 == 0 for n in sizes):
-            raise ValueError(
-                f"kernel_size is the maximum size and must be odd, so that the kernel has a middle "
-                f"tap; got {kernel_size!r}: use the next odd number"
-                + (", or causal=True, which allows any length" if self.ndim == 1 else "")
-            )
-        return sizes
-
-    def _check_padding(self, padding: Padding) -> str | tuple[int, ...]:
-        if isinstance(padding, str):
-            one_of("padding", padding, ("same", "valid"))
-            checked: str | tuple[int, ...] = "same" if padding == "same" else (0,) * self.ndim
-        else:
-            checked = int_tuple("padding", padding, self.ndim, minimum=0)
-        if self.causal and checked != "same":
-            raise ValueError(
-                f"causal=True pads the past only, so padding must be 'same', got {padding!r}"
-            )
-        return checked
-
-    def _check_init_size(self, init_size: float | Sequence[float] | None) -> tuple[float, ...]:
-        if init_size is None:
-            return tuple(self._default_size(n) for n in self.kernel_size)
-        sizes = init_size if isinstance(init_size, Sequence) else (init_size,) * self.ndim
-        if len(sizes) != self.ndim:
-            raise ValueError(
-                f"init_size must be a number or {self.ndim} numbers, got {init_size!r}"
-            )
-        for size, largest in zip(sizes, self.kernel_size, strict=True):
-            if not 1 <= size <= largest:
-                raise ValueError(
-                    f"init_size must lie between 1 and kernel_size={self.kernel_size} taps, got "
-                    f"{init_size!r}"
-                )
-            if not self.causal and is_int(size) and size % 2 == 0:
-                raise ValueError(
-                    f"init_size must be odd like the kernel, got {init_size!r}; use an odd number"
-                )
-        return tuple(sizes)
-
-    def _default_size(self, largest: int) -> float:
-        """The paper's initial width, and at least three taps."""
-        reach = REACH * PAPER_SIGMA * (largest - 1) / 2
-        paper = reach + 0.5 if self.causal else 2 * reach
-        return min(max(paper, 3.0), largest)
-
-    def _check_min_size(self, min_size: int | None, init: Sequence[float]) -> tuple[int, ...]:
-        smallest = 2 if self.causal else 3
-        if min_size is None:
-            return tuple(min(smallest, int(size)) for size in init)
-        if not is_int(min_size) or min_size < 1 or (not self.causal and min_size % 2 == 0):
-            raise ValueError(
-                f"min_size must be a positive {'' if self.causal else 'odd '}int, got {min_size!r}"
-            )
-        if any(min_size > size for size in init):
-            raise ValueError(
-                f"min_size must not exceed the initial size {tuple(init)}, got {min_size}"
-            )
-        return (min_size,) * self.ndim
-
-    def _check_look_ahead(self, look_ahead: int) -> int:
-        if not is_int(look_ahead) or look_ahead < 0:
-            raise ValueError(f"look_ahead must be an int of at least 0 taps, got {look_ahead!r}")
-        return look_ahead
-
-    def _make_kernel(
-        self,
-        factory: KernelFactory,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-    ) -> ContinuousKernel:
-        features = self.out_channels * self.in_channels // self.groups
-        if isinstance(factory, nn.Module):
-            raise TypeError(
-                "kernel must be a class or function (ndim, out_features, device, dtype) that makes "
-                f"a kernel network, got the module {type(factory).__name__}; pass its class, or "
-                "functools.partial(class, ...)"
-            )
-        kernel = factory(self.ndim, features, device=device, dtype=dtype)
-        if not isinstance(kernel, ContinuousKernel):
-            raise TypeError(
-                "kernel must return a sizeless.kernels.ContinuousKernel, got "
-                f"{type(kernel).__name__}"
-            )
-        return kernel
-
     def extra_repr(self) -> str:
         """Show the channels, the maximum and present size, and what is not the default."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
-        text += f", size={self.size}"
+        text += f", size={shown_size(self.refresh_size)}"
         shown = {
             "stride": (1,) * self.ndim,
             "padding": "same",
@@ -361,7 +272,6 @@ class FlexConvNd(nn.Module):
             "groups": 1,
             "padding_mode": "zeros",
             "causal": False,
-            "gain": 1.0,
             "look_ahead": 0,
         }
         for name, default in shown.items():

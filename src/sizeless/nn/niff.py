@@ -9,7 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import channels, feature_map, int_tuple, one_of
+from sizeless._validate import (
+    boolean,
+    channels,
+    feature_map,
+    int_tuple,
+    one_of,
+    parameter_dtype,
+)
 from sizeless.functional.circular import circular_convolve, hermitian_half, spatial_kernel
 from sizeless.functional.convolution import convolve
 from sizeless.kernels import MLP, coordinate_grid
@@ -44,14 +51,16 @@ class NIFFConvNd(nn.Module):
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.boundary = one_of("boundary", boundary, BOUNDARIES)
         self.frequency_unit = one_of("frequency_unit", frequency_unit, FREQUENCY_UNITS)
-        self.half_sample_grid = bool(half_sample_grid)
+        self.half_sample_grid = boolean("half_sample_grid", half_sample_grid)
         features = out_channels * in_channels // groups
         self.real, self.imag = (
             MLP(self.ndim, features, hidden=hidden, activation=nn.SiLU, device=device, dtype=dtype)
             for _ in range(2)
         )
         self.bias = (
-            nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+            nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
+            if boolean("bias", bias)
+            else None
         )
         self.map_size: tuple[int, ...] | None = None
         self.reset_parameters()
@@ -121,6 +130,7 @@ class NIFFConvNd(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Filter ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
         feature_map("input", input, self.ndim, self.in_channels)
+        parameter_dtype("input", input, self.real.output.weight)
         size = tuple(input.shape[2:])
         self.map_size = size
         if self.boundary == "circular":

@@ -7,11 +7,27 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import positive_int
+from sizeless._validate import (
+    feature_map,
+    floating_dtype,
+    module,
+    parameter_dtype,
+    positive_int,
+)
 from sizeless.nn.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 NORMALISATIONS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def _check_pool(pool: nn.Module, wanted: type[DiffStrideNd]) -> nn.Module:
+    """Return ``pool`` if it is a module, and not one for another number of axes."""
+    if getattr(module("pool", pool), "ndim", wanted.ndim) != wanted.ndim:
+        raise ValueError(
+            f"pool must be None or a module such as {wanted.__name__}(2.0), got the "
+            f"{pool.ndim}-D {type(pool).__name__}"
+        )
+    return pool
 
 
 class DiffStrideResidualNd(nn.Module):
@@ -32,12 +48,14 @@ class DiffStrideResidualNd(nn.Module):
         super().__init__()
         positive_int("in_channels", in_channels)
         positive_int("out_channels", out_channels)
+        floating_dtype(dtype)
         if positive_int("kernel_size", kernel_size) % 2 == 0:
             raise ValueError(f"kernel_size must be odd to keep the map's size, got {kernel_size}")
         ndim = self.pool_class.ndim
         convolution, normalisation = CONVOLUTIONS[ndim], NORMALISATIONS[ndim]
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.pool = self.pool_class(size_rule="exact", **factory) if pool is None else pool
+        made = self.pool_class(size_rule="exact", **factory) if pool is None else pool
+        self.pool = _check_pool(made, self.pool_class)
         self.norm1 = normalisation(in_channels, **factory)
         self.conv1 = convolution(
             in_channels, out_channels, kernel_size, padding="same", bias=False, **factory
@@ -54,6 +72,8 @@ class DiffStrideResidualNd(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, in_channels, *spatial)`` to ``(N, out_channels, *pooled)``."""
+        feature_map("input", input, self.pool_class.ndim, self.conv1.in_channels)
+        parameter_dtype("input", input, self.conv1.weight)
         hidden = self.conv1(self.norm1(input).relu())
         hidden = self.conv2(self.norm2(self.pool(hidden)).relu())
         # Pooling commutes with the 1x1 convolution; first, it leaves that less to do.
@@ -84,7 +104,8 @@ class DiffStrideResidual2d(DiffStrideResidualNd):
         ``(N, in_channels, H, W)`` to ``(N, out_channels, *pool.output_size((H, W)))``.
 
     Raises:
-        ValueError: If ``kernel_size`` is even or a count is below 1.
+        TypeError: If a count is no int or ``pool`` no module.
+        ValueError: If ``kernel_size`` is even, a count is below 1 or ``pool`` has other axes.
 
     Source: Riad et al. 2022, arXiv 2202.01653, figure 2b, in pre-activation form.
 

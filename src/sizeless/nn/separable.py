@@ -8,10 +8,29 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from sizeless._validate import boolean, positive_int
+from sizeless._validate import options as check_options
 from sizeless.nn.flexconv import FlexConv1d, FlexConv2d, FlexConv3d, FlexConvNd
 from sizeless.nn.niff import NIFFConv1d, NIFFConv2d, NIFFConv3d, NIFFConvNd
 
 POINTWISE = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def _check(
+    layer: SeparableFlexConvNd | SeparableNIFFConvNd,
+    out_channels: int,
+    bias: bool,
+    options: dict[str, Any],
+) -> None:
+    """Raise for what the depthwise layer does not see or must not be given."""
+    positive_int("out_channels", out_channels)
+    boolean("bias", bias)
+    if "groups" in options:
+        raise TypeError(
+            f"groups is in_channels in a separable layer, got groups={options['groups']!r}; "
+            f"use {layer.depthwise_class.__name__} for other groups"
+        )
+    check_options(type(layer).__name__, options, layer.depthwise_class, fixed=("groups",))
 
 
 class SeparableFlexConvNd(nn.Sequential):
@@ -30,11 +49,7 @@ class SeparableFlexConvNd(nn.Sequential):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        if "groups" in options:
-            raise TypeError(
-                f"groups is in_channels in a separable layer, got groups={options['groups']!r}; "
-                f"use {self.depthwise_class.__name__} for other groups"
-            )
+        _check(self, out_channels, bias, options)
         depthwise = self.depthwise_class(
             in_channels,
             in_channels,
@@ -120,6 +135,7 @@ class SeparableNIFFConvNd(nn.Sequential):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
+        _check(self, out_channels, bias, options)
         depthwise = self.depthwise_class(
             in_channels, in_channels, in_channels, device=device, dtype=dtype, **options
         )

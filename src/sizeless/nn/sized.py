@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from sizeless._validate import floating_dtype
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -67,8 +70,18 @@ class SizeParameters(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define project_()")
 
 
+def refresh_after_loading(module: Any, _incompatible_keys: object) -> None:
+    """Read integer sizes anew: a compiled forward that comes next does not.
+
+    A hook of layers that have ``refresh_size``, for ``register_load_state_dict_post_hook``; a
+    function, since layers are pickled with their hooks.
+    """
+    module.refresh_size()
+
+
 def size_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """Dtype of size parameters in a layer of ``dtype``: float32 or better."""
+    floating_dtype(dtype)
     return torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
 
 
@@ -85,6 +98,14 @@ def read_floats(parameter: Tensor, name: str) -> list[float]:
             "learning rate of the sizes or clip gradients, and load an earlier checkpoint"
         )
     return values
+
+
+def shown_size(read: Callable[[], tuple[float, ...]]) -> str:
+    """Sizes as text, for ``repr``, which must not fail where they became NaN."""
+    try:
+        return str(tuple(round(size, 2) for size in read()))
+    except ValueError:
+        return "nan"
 
 
 def sizes_are_readable(parameter: Tensor) -> bool:

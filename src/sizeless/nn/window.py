@@ -9,6 +9,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from sizeless._validate import real_tensor
 from sizeless.functional.limits import clamp_straight_through
 from sizeless.nn.sized import SizeParameters, read_floats
 
@@ -127,14 +128,23 @@ clamp_straight_through`).
             sigma: Widths in the same unit, ``(ndim,)``; their sign does not matter.
 
         Raises:
-            ValueError: If a width is 0 or not finite.
+            TypeError: If one of them is no floating-point tensor.
+            ValueError: If a width is 0, a number is not finite, or there is not one for each axis.
         """
+        for name, value in (("center", center), ("sigma", sigma)):
+            if tuple(real_tensor(name, value).shape) != (self.ndim,):
+                raise ValueError(
+                    f"{name} must have shape ({self.ndim},), one number per axis, got "
+                    f"{tuple(value.shape)}"
+                )
+        if not center.isfinite().all():
+            raise ValueError(f"center must be finite on every axis, got {center.tolist()}")
         widths = sigma.detach().abs().tolist()
         if not all(0 < width < math.inf for width in widths):
             raise ValueError(f"sigma must be finite and not 0 on every axis, got {sigma.tolist()}")
         with torch.no_grad():
             self.raw_center.copy_(center)
-            self.log_sigma.copy_(sigma.abs().log())
+            self.log_sigma.copy_(sigma.abs().to(self.log_sigma.dtype).log())
             self.farthest_center = max(1.0, *self.raw_center.abs().tolist())
             self.widest = max(WIDEST, *widths)
             if (self.log_sigma < self._limits()[0]).any():

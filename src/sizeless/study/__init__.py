@@ -1,0 +1,1 @@
+"""Pictures and tables of what was learned; needs the ``study`` or the ``train`` extra."""

@@ -1,0 +1,223 @@
+"""The picture of a run: learned sizes over training, and the kernels that they belong to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+from torch import Tensor, nn
+
+from sizeless._files import write_atomically
+from sizeless.nn.flexconv import FlexConvNd
+from sizeless.nn.niff import NIFFConvNd
+from sizeless.trajectories import SizePoint, tracks
+
+UNITS = {
+    "kernel size": "kernel size (taps)",
+    "filter extent": "filter extent (samples)",
+    "stride": "stride",
+}
+AXIS_STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
+KERNELS_SHOWN = 6
+WIDTH = 9.0
+PANEL_HEIGHT = 3.0
+CURVE_HEIGHT = 1.15
+IMAGE_HEIGHT = 1.3
+INK = "0.25"
+DODGE = 1.3
+"""Distance of tracks of equal size, in points."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Kernels of one layer, on the taps that training left.
+
+    Attributes:
+        kernels: The strongest kernels, ``(count, *size)``, one- or two-dimensional.
+        taps: Position of every tap along each axis; 0 is the present position.
+        window: Standard deviation and centre of the window in taps, per axis, or ``None``.
+        reach: Positions that the largest kernel would have, per axis.
+    """
+
+    kernels: np.ndarray
+    taps: tuple[np.ndarray, ...]
+    window: tuple[tuple[float, float], ...] | None
+    reach: tuple[np.ndarray, ...]
+
+
+def draw_sizes(points: Sequence[SizePoint], network: nn.Module, path: Path) -> None:
+    """Draw learned sizes against the epoch, with the rendered kernels of every layer below.
+
+    Limits are faint lines. A layer's strongest kernels are shown: curves over their window in one
+    dimension, images in two, the middle slice in three.
+
+    Args:
+        points: Sizes over training.
+        network: The trained network.
+        path: PNG file, written atomically.
+    """
+    kinds = list(dict.fromkeys(point.kind for point in points))
+    colors = _colors(points)
+    layers = {
+        name: rendered
+        for name, module in network.named_modules()
+        if (rendered := render(module)) is not None
+    }
+    heights = [PANEL_HEIGHT] * max(1, len(kinds)) + [_row_height(r) for r in layers.values()]
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), dpi=120, layout="constrained")
+    rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    if not kinds:
+        _draw_nothing(rows[0])
+    for row, kind in zip(rows, kinds, strict=False):
+        _draw_trajectories(row, points, kind, colors)
+    for row, (name, rendered) in zip(rows[max(1, len(kinds)) :], layers.items(), strict=True):
+        _draw_kernels(row, name, rendered, colors.get(name, INK))
+    write_atomically(path, lambda file: figure.savefig(file, format="png"))
+
+
+@torch.no_grad()
+def render(module: nn.Module) -> Rendered | None:
+    """Return the strongest kernels of a layer, or ``None`` if it has none to show.
+
+    Args:
+        module: Any module; layers with a learned window or a frequency filter have kernels.
+    """
+    if isinstance(module, FlexConvNd):
+        learned = module.describe_size()
+        window = None
+        if learned.window is not None and learned.center is not None:
+            window = tuple(zip(learned.window, learned.center, strict=True))
+        return Rendered(
+            _strongest(module.weight),
+            tuple(_taps(n, module.causal) for n in module.size),
+            window,
+            tuple(_taps(n, module.causal) for n in module.kernel_size),
+        )
+    if isinstance(module, NIFFConvNd) and module.map_size is not None:
+        taps = tuple(_taps(n) for n in module.map_size)
+        return Rendered(_strongest(module.spatial_kernel(module.map_size)), taps, None, taps)
+    return None
+
+
+def _taps(count: int, causal: bool = False) -> np.ndarray:
+    return np.arange(count) - (count - 1 if causal else count // 2)
+
+
+def _strongest(weight: Tensor) -> np.ndarray:
+    """The kernels of largest norm, at most KERNELS_SHOWN, strongest first."""
+    kernels = weight.detach().float().cpu().flatten(0, 1)
+    norms = kernels.flatten(1).norm(dim=1)
+    return kernels[norms.argsort(descending=True, stable=True)[:KERNELS_SHOWN]].numpy()
+
+
+def _colors(points: Sequence[SizePoint]) -> dict[str, Any]:
+    names = list(dict.fromkeys(point.name for point in points))
+    places = np.linspace(0.0, 0.8, max(2, len(names)))
+    return {name: colormaps["viridis"](place) for name, place in zip(names, places, strict=False)}
+
+
+def _row_height(rendered: Rendered) -> float:
+    return CURVE_HEIGHT if len(rendered.taps) == 1 else IMAGE_HEIGHT
+
+
+def _draw_trajectories(
+    row: SubFigure, points: Sequence[SizePoint], kind: str, colors: dict[str, Any]
+) -> None:
+    axes = row.subplots()
+    _clean(axes)
+    lines = tracks(points, kind)
+    axis_count = 1 + max(axis for _, axis in lines)
+    limits: set[float] = set()
+    for index, ((name, axis), track) in enumerate(lines.items()):
+        # Tracks of equal size lie beside each other, not on top of each other.
+        dodge = ScaledTranslation(
+            0, (index - (len(lines) - 1) / 2) * DODGE / 72, row.figure.dpi_scale_trans
+        )
+        epochs, values = [p.epoch for p in track], [p.size for p in track]
+        (line,) = axes.plot(
+            epochs,
+            values,
+            color=colors[name],
+            linestyle=AXIS_STYLES[axis],
+            linewidth=1.6,
+            drawstyle="default" if kind == "stride" else "steps-post",
+            marker="o" if len(track) == 1 else None,
+        )
+        line.set_transform(axes.transData + dodge)
+        limits |= {track[-1].low, track[-1].high}
+    for limit in filter(math.isfinite, limits):
+        axes.axhline(limit, color="0.8", linewidth=0.8, zorder=0)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(UNITS.get(kind, kind))
+    axes.locator_params(axis="x", integer=True)
+    names = list(dict.fromkeys(name for name, _ in lines))
+    handles = [Line2D([], [], color=colors[name], label=name) for name in names]
+    if axis_count > 1:
+        handles += [
+            Line2D([], [], color=INK, linestyle=AXIS_STYLES[axis], label=f"axis {axis}")
+            for axis in range(axis_count)
+        ]
+    handles.append(Line2D([], [], color="0.8", label="limits"))
+    axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _draw_kernels(row: SubFigure, name: str, rendered: Rendered, color: Any) -> None:
+    size = "×".join(str(len(taps)) for taps in rendered.taps)
+    row.suptitle(f"{name}: {size} taps", x=0.01, ha="left", fontsize=9, color=color)
+    if len(rendered.taps) == 1:
+        _draw_curves(row, rendered, color)
+    else:
+        _draw_images(row, rendered)
+
+
+def _draw_curves(row: SubFigure, rendered: Rendered, color: Any) -> None:
+    axes = row.subplots()
+    _clean(axes)
+    (taps,), (reach,) = rendered.taps, rendered.reach
+    peak = float(np.abs(rendered.kernels).max()) or 1.0
+    if rendered.window is not None:
+        ((sigma, center),) = rendered.window
+        grid = np.linspace(reach[0], reach[-1], 400)
+        window = peak * np.exp(-0.5 * ((grid - center) / sigma) ** 2)
+        axes.fill_between(grid, -window, window, color="0.93", zorder=0, linewidth=0)
+    strengths = np.linspace(1.0, 0.35, len(rendered.kernels))
+    for strength, kernel in zip(strengths, rendered.kernels, strict=True):
+        axes.plot(taps, kernel, color=color, alpha=float(strength), linewidth=1.1, marker=".", ms=3)
+    margin = 0.02 * (reach[-1] - reach[0]) or 0.5
+    axes.set_xlim(reach[0] - margin, reach[-1] + margin)
+    axes.tick_params(labelsize=7)
+
+
+def _draw_images(row: SubFigure, rendered: Rendered) -> None:
+    images = rendered.kernels
+    while images.ndim > 3:
+        images = images[:, images.shape[1] // 2]
+    peak = float(np.abs(images).max()) or 1.0
+    cells = row.subplots(1, KERNELS_SHOWN)
+    for axes in cells:
+        axes.set_axis_off()
+    for axes, image in zip(cells, images, strict=False):
+        axes.imshow(image, cmap="RdBu_r", vmin=-peak, vmax=peak, interpolation="nearest")
+
+
+def _draw_nothing(row: SubFigure) -> None:
+    axes = row.subplots()
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, "no layer of this network learns its size", ha="center", color=INK)
+
+
+def _clean(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.6")
+    axes.tick_params(color="0.6", labelcolor=INK)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)

@@ -1,0 +1,1 @@
+"""Training with Lightning: task, data, callbacks and runs; needs the ``train`` extra."""

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import builtins
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sizeless.cli import main
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SHORT = [
+    f"--trainer.{key}=1"
+    for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "limit_test_batches")
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_seed_in_the_environment(monkeypatch):
+    """Lightning leaves its seed in the environment; forget it after the test."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("*.yaml")))
+def test_every_recipe_runs(recipe, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["fit", "--config", str(RECIPES / recipe), "--out", str(folder), *SHORT]) == 0
+    printed = capsys.readouterr()
+    assert "Learned sizes" in printed.out
+    assert "Test accuracy" in printed.out
+    assert printed.err == ""
+    assert (folder / "sizes.png").stat().st_size > 10_000
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert 0 <= metrics["test/accuracy"] <= 1
+    assert main(["test", str(folder)]) == 0
+    assert f"Test accuracy {metrics['test/accuracy']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(args, capsys):
+    assert main(args) == 0
+    printed = capsys.readouterr().out
+    assert "fit" in printed
+    assert "test" in printed
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_commands_have_help(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"sizeless {command}" in capsys.readouterr().out
+
+
+def test_arguments_of_the_process_are_the_default(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sizeless", "fold"])
+    assert main() == 2
+    assert capsys.readouterr().err == (
+        "sizeless: 'fold' is no command; the commands are fit and test\n"
+    )
+
+
+def test_a_request_that_cannot_be_met_is_one_line(tmp_path, capsys):
+    assert main(["test", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("sizeless test: ")
+    assert printed.err.count("\n") == 1
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    def without_lightning(name, *args, **kwargs):
+        if name == "sizeless.train.run":
+            raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+        return original(name, *args, **kwargs)
+
+    original = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", without_lightning)
+    assert main(["fit"]) == 2
+    assert "lightning is missing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_flextcn_reaches_98_per_cent_on_mnist1d(tmp_path):
+    accuracies = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        arguments = ["--out", str(folder), "--seed_everything", str(seed)]
+        assert main(["fit", "--config", str(RECIPES / "mnist1d.yaml"), *arguments]) == 0
+        accuracies.append(json.loads((folder / "metrics.json").read_text())["test/accuracy"])
+    assert sum(accuracies) / len(accuracies) >= 0.98, accuracies
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["digits_flexnet", "digits_diffstride", "digits_niff"])
+def test_digits_recipes_reach_97_per_cent(recipe, tmp_path):
+    arguments = ["--config", str(RECIPES / f"{recipe}.yaml"), "--out", str(tmp_path / "run")]
+    assert main(["fit", *arguments]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["test/accuracy"] >= 0.97

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from sizeless.train.run import RunError, fit
+from sizeless.train.run import test as rerun_test
+from sizeless.trajectories import read_points
+
+
+def states(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(recipe, tmp_path):
+    """Fit the small recipe into a folder of the given name."""
+
+    def start(name, *args):
+        return fit(["--config", str(recipe), "--out", str(tmp_path / name), *args])
+
+    return start
+
+
+def test_a_run_leaves_its_files(run, tmp_path):
+    outcome = run("a", "--seed_everything", "3", "--trainer.max_epochs", "1")
+    folder = tmp_path / "a"
+    assert {path.name for path in folder.rglob("*")} == {
+        "config.yaml", "metrics.json", "sizes.csv", "checkpoints", "best.ckpt", "last.ckpt",
+    }  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics == outcome.metrics
+    assert {"test/accuracy", "test/loss", "val/accuracy", "val/loss", "seconds"} <= metrics.keys()
+    assert (metrics["seed"], metrics["epoch"], metrics["epochs"]) == (3, 1, 1)
+    config = (folder / "config.yaml").read_text()
+    assert "max_epochs: 1" in config
+    assert "seed_everything: 3" in config
+    assert "\nout:" not in config
+    points = read_points(folder / "sizes.csv")
+    assert [(point.epoch, point.step) for point in points if point.name == "stem"] == [
+        (0, 0), (0, 0), (1, 2), (1, 2),
+    ]  # fmt: skip
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(run):
+    short = ("--trainer.max_epochs", "1")
+    one, two = run("a", *short).metrics, run("b", *short).metrics
+    other = run("c", "--seed_everything=1", *short).metrics
+    del one["seconds"], two["seconds"]
+    assert one == two
+    assert one["test/loss"] != other["test/loss"]
+
+
+def test_the_chosen_checkpoint_is_the_one_that_is_tested(run, tmp_path):
+    outcome = run("a")
+    best = states(tmp_path / "a", "best")
+    for name, value in outcome.network.state_dict().items():
+        torch.testing.assert_close(value, best[f"network.{name}"], rtol=0, atol=0)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path, power_cut):
+    whole = run("whole").metrics
+    power_cut(1)
+    with pytest.raises(OSError, match="power cut"):
+        run("cut")
+    # The lost epoch left rows that the checkpoint does not know.
+    table = tmp_path / "cut" / "sizes.csv"
+    lost = table.read_text().splitlines()[-1].replace("1,2,", "2,4,")
+    table.write_text(table.read_text() + lost + "\n")
+    power_cut(-1)
+    resumed = fit(["--out", str(tmp_path / "cut"), "--resume"]).metrics
+    for metrics in (whole, resumed):
+        metrics.pop("seconds")
+    assert resumed == whole
+    assert table.read_text() == (tmp_path / "whole" / "sizes.csv").read_text()
+    for name, value in states(tmp_path / "whole").items():
+        torch.testing.assert_close(states(tmp_path / "cut")[name], value, rtol=0, atol=0)
+
+
+def test_a_finished_run_can_be_moved_and_trained_on(run, tmp_path):
+    run("a", "--trainer.max_epochs", "1")
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    outcome = run("b", "--resume")
+    assert outcome.metrics["epochs"] == 2
+    points = read_points(tmp_path / "b" / "sizes.csv")
+    assert sorted({point.epoch for point in points}) == [0, 1, 2]
+    assert len({(p.step, p.name, p.axis) for p in points}) == len(points)
+    assert not (tmp_path / "a").exists()
+
+
+def test_resume_without_a_run_starts_one(run):
+    assert run("a", "--resume", "--trainer.max_epochs", "1").metrics["epochs"] == 1
+
+
+def test_a_run_is_not_overwritten(run, tmp_path):
+    run("a", "--trainer.max_epochs", "1")
+    before = contents(tmp_path / "a")
+    with pytest.raises(RunError, match=r"already holds a run: add --resume .* or name another"):
+        run("a")
+    assert contents(tmp_path / "a") == before
+
+
+def test_resuming_with_another_network_loses_nothing(run, tmp_path):
+    run("a", "--trainer.max_epochs", "1")
+    before = contents(tmp_path / "a")
+    with pytest.raises(RunError, match=r"last\.ckpt does not fit the network"):
+        run("a", "--resume", "--model.network.init_args.widths", "[5]")
+    assert contents(tmp_path / "a") == before
+
+
+def test_a_run_can_be_tested_again(run, tmp_path):
+    metrics = run("a", "--trainer.max_epochs", "1").metrics
+    again = rerun_test([str(tmp_path / "a")])
+    assert again.metrics == metrics
+    (tmp_path / "a" / "metrics.json").write_text("{}")
+    again = rerun_test([str(tmp_path / "a")])
+    assert again.metrics["test/accuracy"] == metrics["test/accuracy"]
+    assert again.metrics["val/accuracy"] == metrics["val/accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model.siz_lr", "1"], r"unrecognized arguments: --model\.siz_lr 1"),
+        (["--model.lr", "fast"], r"model\.lr.*float.*fast"),
+        (["--model.lr", "-1"], r"lr must be above 0, got -1"),
+        (["--model.warmup", "2"], r"warmup must be at least 0 and below 1, got 2"),
+        (["--data.validation", "1"], r"validation must lie between 0 and 1.*got 1"),
+        (["--data.size", "4"], r"size must be at least 8.*got 4"),
+        (["--model.network.init_args.kernel_siz", "5"], "'kernel_siz' is not accepted"),
+        (["--model.network.init_args.kernel_size", "4"], "kernel_size is the maximum.*got 4"),
+        (["--model.network.class_path", "nowhere.Net"], "No module named 'nowhere'"),
+        (["--trainer.devices", "2"], "a run uses one device, got 2; set trainer.devices"),
+        (["--trainer.limit_val_batches", "0"], "no checkpoint was chosen"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line(run, args, message):
+    with pytest.raises(RunError, match=message) as caught:
+        run("a", *args)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_keys_of_a_recipe_are_refused(run, recipe, tmp_path):
+    recipe.write_text(recipe.read_text().replace("size_lr:", "siz_lr:"))
+    with pytest.raises(RunError, match="'model' does not accept option 'siz_lr'"):
+        run("a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "--out is missing"),
+        (["--out"], "expected one argument"),
+        (["--out", "{tmp}/a"], "--config is missing"),
+        (["--out", "{tmp}/a", "--resume"], "--config is missing"),
+        (
+            ["--out", "{tmp}/a", "--config", "{tmp}/none.yaml"],
+            r"none\.yaml does not exist: name a recipe",
+        ),
+        (["--out", "{tmp}/recipe.yaml", "--config", "{tmp}/recipe.yaml"], "is a file: name a fol"),
+    ],
+)
+def test_arguments_of_the_run_are_checked(recipe, tmp_path, args, message):
+    with pytest.raises(RunError, match=message) as caught:
+        fit([arg.format(tmp=tmp_path) for arg in args])
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_folder_without_a_run_cannot_be_tested(tmp_path):
+    with pytest.raises(RunError, match=r"holds no run to test: .*config\.yaml is missing"):
+        rerun_test([str(tmp_path)])
+    with pytest.raises(RunError, match="holds no run to test"):
+        rerun_test([str(tmp_path / "none")])

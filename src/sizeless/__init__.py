@@ -1,7 +1,7 @@
 """PyTorch layers that learn their own size.
 
-Kernel size (:class:`FlexConv2d`), filter extent in frequency (:class:`NIFFConv2d`) and stride
-(:class:`DiffStride2d`) are parameters, trained by gradient descent with the weights, in one, two
+Kernel size (``FlexConv2d``), filter extent in frequency (``NIFFConv2d``) and stride
+(``DiffStride2d``) are parameters, trained by gradient descent with the weights, in one, two
 and three dimensions.
 """
 

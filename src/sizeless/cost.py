@@ -131,12 +131,12 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
     r"""Count the multiply-accumulates of a network at its present sizes.
 
     The value is that of the network as it stands, with integer sizes. Its gradient is that of the
-    sizes before rounding: for a layer after strides :math:`S_i` with a kernel of
-    :math:`s` taps, :math:`d \log` MACs is the sum of :math:`d \log` of all relaxed sizes. Which
+    sizes before rounding: for a layer after strides $S_i$ with a kernel of
+    $s$ taps, $d \log$ MACs is the sum of $d \log$ of all relaxed sizes. Which
     strides lie upstream is found from the flow of tensors through one forward pass.
 
     Counted are convolutions (also transposed), linear layers, NIFF layers (real transforms at
-    :math:`2.5\, n \log_2 n` operations), learned strides and spectral pools (matrix products).
+    $2.5\, n \log_2 n$ operations), learned strides and spectral pools (matrix products).
     Not counted is what is done once per forward, whatever the batch: rendering kernels.
 
     Args:
@@ -144,7 +144,7 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
         example_input: Input tensor, or a tuple of all positional arguments.
 
     Returns:
-        A :class:`Cost` with ``macs`` and ``rows``.
+        A ``Cost`` with ``macs`` and ``rows``.
 
     Raises:
         TypeError: If ``model`` is no module, or ``example_input`` neither tensor nor tuple.

@@ -23,16 +23,17 @@ def aliasing_penalty(
 ) -> Tensor:
     r"""Penalty on kernels that hold frequencies above the Nyquist frequency of their taps.
 
-    With :math:`f_l` the highest frequency of factor :math:`l = 0 \dots L` of a kernel network,
-    :math:`f_w` that of the window, and :math:`f_{Nyq} = (N - 1) / 4` cycles per unit coordinate
-    for a largest kernel of :math:`N` taps,
+    With $f_l$ the highest frequency of factor $l = 0 \dots L$ of a kernel network,
+    $f_w$ that of the window, and $f_{Nyq} = (N - 1) / 4$ cycles per unit coordinate
+    for a largest kernel of $N$ taps,
 
-    .. math::
-        \text{together:}\quad \sum_l \max\Big(0,\; f_l + \frac{f_w}{L + 1}
-            - \frac{f_{Nyq}}{L + 1}\Big)^2
-        \qquad \text{summed:}\quad \max\Big(0,\; \sum_l f_l + f_w - f_{Nyq}\Big)^2
+    $$
+    \text{together:}\quad \sum_l \max\Big(0,\; f_l + \frac{f_w}{L + 1}
+    - \frac{f_{Nyq}}{L + 1}\Big)^2
+    \qquad \text{summed:}\quad \max\Big(0,\; \sum_l f_l + f_w - f_{Nyq}\Big)^2
+    $$
 
-    summed over all FlexConv layers; :math:`f_w` only with ``include_window``. Frequencies of
+    summed over all FlexConv layers; $f_w$ only with ``include_window``. Frequencies of
     factors add, so either form at 0 means that the kernel is free of aliasing and may be rendered
     at a finer resolution. On several axes the one with the largest excess counts.
 
@@ -40,7 +41,7 @@ def aliasing_penalty(
         model: A module with FlexConv layers.
         form: ``"together"``, the authors', or ``"summed"``, the paper's equation 25.
         include_window: Whether the window's own frequency counts.
-        bound: ``"tight"`` for :math:`\max_i (|w_i| + s |\gamma_i|) / 2 \pi`, or ``"official"``,
+        bound: ``"tight"`` for $\max_i (|w_i| + s |\gamma_i|) / 2 \pi$, or ``"official"``,
             the authors' program, which maximises the two terms over separate units and axes.
         stddevs: Where Gaussian spectra are cut off, in standard deviations.
 
@@ -98,13 +99,14 @@ def complexity_penalty(
 ) -> Tensor:
     r"""Penalty on the work that learned strides leave to a network.
 
-    .. math::
-        \text{cumulative:}\quad \sum_l \prod_{i \preceq l} \prod_d \frac{1}{S_{i,d}}
-        \qquad \text{macs:}\quad \text{multiply-accumulates} / 10^9
+    $$
+    \text{cumulative:}\quad \sum_l \prod_{i \preceq l} \prod_d \frac{1}{S_{i,d}}
+    \qquad \text{macs:}\quad \text{multiply-accumulates} / 10^9
+    $$
 
-    The cumulative form takes each learned stride :math:`l` with all strides :math:`i` that its
+    The cumulative form takes each learned stride $l$ with all strides $i$ that its
     input has passed through, and knows neither channels nor kernels. The second form is the true
-    count of :func:`sizeless.cost`, for all layers at their present sizes; it is differentiable in
+    count of ``sizeless.cost``, for all layers at their present sizes; it is differentiable in
     kernel sizes as well as strides.
 
     Args:

@@ -19,7 +19,7 @@ SIZE_LR_RATIO = 0.1
 
 @dataclass(frozen=True)
 class SizeRow(Size):
-    """One layer's learned size; the fields of :class:`~sizeless.nn.Size`, and whose they are.
+    """One layer's learned size; the fields of ``Size``, and whose they are.
 
     Attributes:
         name: Path of the layer in the model.
@@ -58,7 +58,7 @@ def param_groups(
     """Split the parameters of a model into groups for an optimiser of ``torch.optim``.
 
     Sizes get their own learning rate and no weight decay, which would pull them to arbitrary
-    values. Vectors (biases, normalisation) and the kernel networks of :class:`FlexConv2d` and its
+    values. Vectors (biases, normalisation) and the kernel networks of ``FlexConv2d`` and its
     kin, whose parameters are frequencies and widths, are not decayed either.
 
     Args:
@@ -148,7 +148,7 @@ def refresh_sizes(model: nn.Module) -> None:
 def change_resolution_(model: nn.Module, factor: float) -> None:
     """Adapt all FlexConv kernels in a model to data sampled ``factor`` times as finely, in place.
 
-    See :meth:`~sizeless.nn.FlexConvNd.change_resolution_`.
+    See ``change_resolution_``.
 
     Args:
         model: Any module.

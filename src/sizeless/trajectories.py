@@ -29,7 +29,7 @@ class SizePoint:
         axis: Spatial axis, 0 first.
         size: The size: taps for a kernel, a factor for a stride.
         window: Standard deviation of the window that decides the size, in taps, if there is one.
-        center: Centre of that window in taps; see :class:`sizeless.nn.Size`.
+        center: Centre of that window in taps; see ``sizeless.nn.Size``.
         low: Smallest size that training can reach.
         high: Largest; infinite where only the map limits it.
     """
@@ -91,7 +91,7 @@ def read_points(path: Path) -> list[SizePoint]:
     """Return the points in the CSV file ``path``.
 
     Raises:
-        ValueError: If the file does not hold the columns of :class:`SizePoint`.
+        ValueError: If the file does not hold the columns of ``SizePoint``.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)

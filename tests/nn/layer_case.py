@@ -309,7 +309,7 @@ class SizedLayerCase(LayerCase):
     """Tests that hold for every layer with size parameters."""
 
     def test_repr_outlives_a_size_that_became_nan(self, layer):
-        for parameter in size_parameters(layer):
+        for parameter in size_parameters(layer).values():
             parameter.data.fill_(float("nan"))
         assert "=nan" in repr(layer)
 

@@ -31,7 +31,7 @@ def load_official_flexconv(model: Network, state_dict: Mapping[str, Tensor]) -> 
     wider or farther out than training here allows widen the limits of their layer.
 
     Args:
-        model: A :class:`~sizeless.models.FlexNet` or :class:`~sizeless.models.FlexTCN` with MAGNet
+        model: A ``FlexNet`` or ``FlexTCN`` with MAGNet
             kernels and as many blocks and channels as the checkpoint.
         state_dict: State dict of the authors' network (of ``rjbruin/flexconv``), with or without
             a leading ``"module."``.

@@ -64,7 +64,7 @@ def niff_from_official(state_dict: Mapping[str, Tensor]) -> nn.Module:
     followed by a 1x1. The result computes the same function of real maps.
 
     The authors' ``fftshift`` also rolls the channels, so that filter
-    :math:`(c + \lfloor C / 2 \rfloor) \bmod C` acts on channel :math:`c`; here the filters are
+    $(c + \lfloor C / 2 \rfloor) \bmod C$ acts on channel $c$; here the filters are
     stored in the order in which they act. A 1x1 between the shifts has its rows and columns
     rolled, and is an ordinary 1x1 convolution.
 
@@ -72,8 +72,8 @@ def niff_from_official(state_dict: Mapping[str, Tensor]) -> nn.Module:
         state_dict: The official state dict, with keys such as ``mlp_real.layer_mpl1.weight``.
 
     Returns:
-        A :class:`~sizeless.NIFFConv2d` (depthwise), an ``nn.Conv2d`` of size 1, an
-        ``nn.Sequential`` of both (split), or an :class:`OfficialFullNIFF2d`; in the dtype and on
+        A ``NIFFConv2d`` (depthwise), an ``nn.Conv2d`` of size 1, an
+        ``nn.Sequential`` of both (split), or an ``OfficialFullNIFF2d``; in the dtype and on
         the device of the state dict.
 
     Raises:

@@ -23,14 +23,16 @@ def circular_convolve(
 ) -> Tensor:
     r"""Convolve a feature map circularly with filters given by half of their spectrum.
 
-    .. math:: y = \mathcal F^{-1}\big(\mathcal F(x) \cdot W_H\big) + b, \qquad
-              W_H[k] = \tfrac12 \big( W[k] + \overline{W[-k \bmod N]} \big)
+    $$
+    y = \mathcal F^{-1}\big(\mathcal F(x) \cdot W_H\big) + b, \qquad
+    W_H[k] = \tfrac12 \big( W[k] + \overline{W[-k \bmod N]} \big)
+    $$
 
     with the transforms of ``torch.fft.rfftn`` (unnormalised forward). This is a true convolution,
-    :math:`y[p] = \sum_m w[m]\, x[(p - m) \bmod N]`, with a kernel as large as the map. A half
-    spectrum holds both members of a pair :math:`k, -k` only where index 0 (and for an even size
+    $y[p] = \sum_m w[m]\, x[(p - m) \bmod N]$, with a kernel as large as the map. A half
+    spectrum holds both members of a pair $k, -k$ only where index 0 (and for an even size
     the Nyquist index) of the last axis is its own negative; there the Hermitian part
-    :math:`W_H` is taken explicitly, as what is left has no real kernel and transform libraries
+    $W_H$ is taken explicitly, as what is left has no real kernel and transform libraries
     disagree about it.
 
     Half precision is computed in float32, also under ``torch.autocast``; the dtype returned is
@@ -82,10 +84,12 @@ def circular_convolve(
 def hermitian_half(real: Tensor, imag: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
     r"""Return half of the Hermitian part of a full spectrum, which is all that acts on real maps.
 
-    .. math:: W_H[k] = \tfrac12 \big( W[k] + \overline{W[-k \bmod N]} \big)
+    $$
+    W_H[k] = \tfrac12 \big( W[k] + \overline{W[-k \bmod N]} \big)
+    $$
 
     It is the even part of the real and the odd part of the imaginary half, under negation of the
-    *indices* modulo :math:`N` (not of the frequencies: at the Nyquist index of an even size the
+    *indices* modulo $N$ (not of the frequencies: at the Nyquist index of an even size the
     two differ).
 
     Args:
@@ -124,7 +128,9 @@ def hermitian_half(real: Tensor, imag: Tensor, ndim: int) -> tuple[Tensor, Tenso
 def spatial_kernel(real: Tensor, imag: Tensor, map_size: Sequence[int]) -> Tensor:
     r"""Return the real kernels of half spectra, their origin moved to the middle.
 
-    .. math:: w[m] = \mathcal F^{-1}(W_H)\big[(m - \lfloor N / 2 \rfloor) \bmod N\big]
+    $$
+    w[m] = \mathcal F^{-1}(W_H)\big[(m - \lfloor N / 2 \rfloor) \bmod N\big]
+    $$
 
     Args:
         real: real part of the half spectra, ``(..., *map[:-1], map[-1] // 2 + 1)``.

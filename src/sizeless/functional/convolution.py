@@ -64,10 +64,12 @@ def convolve(
 ) -> Tensor:
     r"""Convolve a feature map with a kernel of any size, as ``torch.nn.functional.conv1d/2d/3d``.
 
-    .. math:: y[n, o, p] = b[o] + \sum_{i, t} w[o, i, t] \, \tilde x[n, i, s p + d t]
+    $$
+    y[n, o, p] = b[o] + \sum_{i, t} w[o, i, t] \, \tilde x[n, i, s p + d t]
+    $$
 
-    with the padded input :math:`\tilde x`, stride :math:`s` and dilation :math:`d` (on every
-    axis), :math:`i` running over the input channels of the group of :math:`o`. This is a
+    with the padded input $\tilde x$, stride $s$ and dilation $d$ (on every
+    axis), $i$ running over the input channels of the group of $o$. This is a
     cross-correlation: the kernel is not flipped. The kernel may be larger than the input.
 
     The Fourier path computes the same sum as a product of spectra, at the length
@@ -175,19 +177,21 @@ def choose_method(
 ) -> str:
     r"""Return the cheaper of ``"direct"`` and ``"fft"`` by a static cost model.
 
-    With batch :math:`B`, channels :math:`I`, :math:`O`, groups :math:`g`, :math:`K` taps,
-    :math:`P` outputs per channel and :math:`N` points per transform, in units of one
+    With batch $B$, channels $I$, $O$, groups $g$, $K$ taps,
+    $P$ outputs per channel and $N$ points per transform, in units of one
     multiply-add of a dense direct convolution:
 
-    .. math:: \begin{aligned} c_\mathrm{direct} &= a \, B O \tfrac{I}{g} K P \\
-              c_\mathrm{fft} &= b \, \big(\tfrac52 N \log_2 N \,
-                  (B I + O \tfrac{I}{g} + B O) + 2 N B O \tfrac{I}{g}\big)
-              \end{aligned}
+    $$
+    \begin{aligned} c_\mathrm{direct} &= a \, B O \tfrac{I}{g} K P \\
+    c_\mathrm{fft} &= b \, \big(\tfrac52 N \log_2 N \,
+    (B I + O \tfrac{I}{g} + B O) + 2 N B O \tfrac{I}{g}\big)
+    \end{aligned}
+    $$
 
-    The constants are fits to timings. On a CPU, :math:`a` is 1, or 3 for depthwise kernels and
+    The constants are fits to timings. On a CPU, $a$ is 1, or 3 for depthwise kernels and
     in 1-D or to train kernels of over 256 taps, or 30 to train depthwise kernels (weight gradients
-    of large kernels are slow), and :math:`b` is 10,
-    15 and 20 in 1-D, 2-D and 3-D. On a GPU, :math:`a = 1` and :math:`b = 30`. Elsewhere the
+    of large kernels are slow), and $b$ is 10,
+    15 and 20 in 1-D, 2-D and 3-D. On a GPU, $a = 1$ and $b = 30$. Elsewhere the
     direct path is taken, as complex numbers are ill supported.
 
     Args:

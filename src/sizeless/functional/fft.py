@@ -13,7 +13,7 @@ from sizeless._validate import positive_int
 def good_length(n: int) -> int:
     r"""Return the smallest fast transform length that is at least ``n``.
 
-    Fast lengths are even and 5-smooth, :math:`2^a 3^b 5^c` with :math:`a \ge 1`: real transforms
+    Fast lengths are even and 5-smooth, $2^a 3^b 5^c$ with $a \ge 1$: real transforms
     of odd length cost about twice as much, those of prime length five times. An axis of length 1
     needs no transform and stays as it is.
 
@@ -76,9 +76,11 @@ def no_autocast(device_type: str) -> AbstractContextManager[object]:
 def mix_channels(signal: Tensor, filter: Tensor, groups: int) -> Tensor:
     r"""Multiply each frequency's channel vector by that frequency's channel matrix.
 
-    .. math:: Y[n, o, f] = \sum_i X[n, i, f] \, W[o, i, f]
+    $$
+    Y[n, o, f] = \sum_i X[n, i, f] \, W[o, i, f]
+    $$
 
-    where :math:`i` runs over the input channels of the group of :math:`o`.
+    where $i$ runs over the input channels of the group of $o$.
 
     Args:
         signal: spectrum of shape ``(N, in, *frequencies)``.

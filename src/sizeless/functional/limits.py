@@ -19,7 +19,9 @@ def clamp_straight_through(
 ) -> Tensor:
     r"""Clamp ``value`` in the forward pass and let its gradient pass unchanged.
 
-    .. math:: y = \min(\max(x, low), high), \qquad \partial y / \partial x := 1
+    $$
+    y = \min(\max(x, low), high), \qquad \partial y / \partial x := 1
+    $$
 
     A size that sits at, or has drifted past, one of its limits still hears the loss and can come
     back. ``torch.clamp`` gives it a zero gradient there, for ever.
@@ -71,13 +73,14 @@ class _Ramp(Function):
 def ramp(value: Tensor) -> Tensor:
     r"""Linear ramp from 0 to 1 with a gradient at both of its ends.
 
-    .. math::
-        \operatorname{ramp}(x) = \min(\max(x, 0), 1), \qquad
-        \operatorname{ramp}'(x) = [-\epsilon \le x \le 1 + \epsilon], \quad \epsilon = 10^{-4}
+    $$
+    \operatorname{ramp}(x) = \min(\max(x, 0), 1), \qquad
+    \operatorname{ramp}'(x) = [-\epsilon \le x \le 1 + \epsilon], \quad \epsilon = 10^{-4}
+    $$
 
     A frequency that lies exactly on the edge of a low-pass window (every power-of-two map at an
     integer stride has one) keeps its gradient. ``torch.clamp`` gives 0 there on recent versions
-    and 1 on older ones, so the derivative is written out; :math:`\epsilon` covers the rounding of
+    and 1 on older ones, so the derivative is written out; $\epsilon$ covers the rounding of
     strides in float32.
 
     Args:

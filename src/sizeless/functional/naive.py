@@ -28,7 +28,9 @@ def convolve(
 ) -> Tensor:
     r"""Sum over taps and groups, on an input padded index by index.
 
-    .. math:: y[n, o, p] = b[o] + \sum_{i, t} w[o, i, t] \, \tilde x[n, i, s p + d t]
+    $$
+    y[n, o, p] = b[o] + \sum_{i, t} w[o, i, t] \, \tilde x[n, i, s p + d t]
+    $$
 
     Args and shapes are those of [`convolve`][sizeless.functional.convolve]; they are not checked.
 
@@ -98,10 +100,12 @@ def circular_convolve(
 ) -> Tensor:
     r"""Sum the input, rolled by every lag, weighted by the spatial kernel at that lag.
 
-    .. math:: y[n, o, p] = b[o] + \sum_{i, m} w[o, i, m] \, x[n, i, (p - m) \bmod N], \qquad
-              w[m] = \frac{1}{\prod N} \operatorname{Re} \sum_k W[k]\, e^{2 \pi \mathrm i k m / N}
+    $$
+    y[n, o, p] = b[o] + \sum_{i, m} w[o, i, m] \, x[n, i, (p - m) \bmod N], \qquad
+    w[m] = \frac{1}{\prod N} \operatorname{Re} \sum_k W[k]\, e^{2 \pi \mathrm i k m / N}
+    $$
 
-    The sum over :math:`k` is over the full spectrum, whose missing half is the conjugate of the
+    The sum over $k$ is over the full spectrum, whose missing half is the conjugate of the
     one given.
 
     Args and shapes are those of [`circular_convolve`][sizeless.functional.circular_convolve];
@@ -160,7 +164,7 @@ def resample(
 ) -> Tensor:
     """Resize a map by summing over signed frequencies, one output sample at a time.
 
-    Same meaning as :func:`sizeless.functional.resample`; ``output_size``, ``cutoff`` and
+    Same meaning as ``sizeless.functional.resample``; ``output_size``, ``cutoff`` and
     ``transition`` are sequences of one value per axis.
 
     Example:

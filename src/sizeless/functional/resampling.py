@@ -37,12 +37,14 @@ def low_pass_window(
 ) -> Tensor:
     r"""Weights of the frequencies 0, 1, ..., ``frequencies - 1`` (cycles per map) of one axis.
 
-    .. math:: m_k = \operatorname{ramp}\big((c + t - k) / t\big), \qquad m_0 = 1
+    $$
+    m_k = \operatorname{ramp}\big((c + t - k) / t\big), \qquad m_0 = 1
+    $$
 
     Args:
         frequencies: How many frequencies, counted from 0.
-        cutoff: End of the pass band :math:`c`, in cycles per map.
-        transition: Width of the linear ramp :math:`t`, in cycles per map.
+        cutoff: End of the pass band $c$, in cycles per map.
+        transition: Width of the linear ramp $t$, in cycles per map.
         like: Tensor that gives dtype and device.
 
     Returns:
@@ -107,19 +109,20 @@ def resampling_matrix(
 ) -> Tensor:
     r"""Real matrix that resizes one axis from ``size`` to ``output_size`` samples.
 
-    .. math::
-        A_{qp} = \frac{1}{n} \sum_{k=0}^{K} c_k\, m_k
-                 \cos 2\pi k \Big(\frac{q}{n'} - \frac{p}{n}\Big), \qquad
-        K = \lfloor \min(n, n') / 2 \rfloor
+    $$
+    A_{qp} = \frac{1}{n} \sum_{k=0}^{K} c_k\, m_k
+    \cos 2\pi k \Big(\frac{q}{n'} - \frac{p}{n}\Big), \qquad
+    K = \lfloor \min(n, n') / 2 \rfloor
+    $$
 
-    with :math:`c_0 = 1`, :math:`c_k = 2`, and :math:`c_{n/2} = 1` for even :math:`n`: the samples
-    of the band-limited interpolant of the input at the new positions. See :func:`resample`.
+    with $c_0 = 1$, $c_k = 2$, and $c_{n/2} = 1$ for even $n$: the samples
+    of the band-limited interpolant of the input at the new positions. See ``resample``.
 
     Args:
-        size: Samples of the input :math:`n`.
-        output_size: Samples of the output :math:`n'`.
-        window: Weights :math:`m_k` of shape ``(K + 1,)``, or ``None`` for 1.
-        amplitude: ``"mean"`` or ``"sum"``, see :func:`resample`.
+        size: Samples of the input $n$.
+        output_size: Samples of the output $n'$.
+        window: Weights $m_k$ of shape ``(K + 1,)``, or ``None`` for 1.
+        amplitude: ``"mean"`` or ``"sum"``, see ``resample``.
         like: Tensor that gives dtype and device; default: ``window``, else float32 on the CPU.
 
     Returns:
@@ -225,27 +228,28 @@ def resample(
 ) -> Tensor:
     r"""Resize a map in the frequency domain, up or down, to any size.
 
-    Along each axis, with :math:`X` the discrete Fourier transform of the input,
+    Along each axis, with $X$ the discrete Fourier transform of the input,
 
-    .. math::
-        y_q = \frac{1}{n} \sum_{|k| \le K} m_{|k|}\, X_k\, e^{2 \pi i k q / n'},
-        \qquad K = \lfloor \min(n, n') / 2 \rfloor,
+    $$
+    y_q = \frac{1}{n} \sum_{|k| \le K} m_{|k|}\, X_k\, e^{2 \pi i k q / n'},
+    \qquad K = \lfloor \min(n, n') / 2 \rfloor,
+    $$
 
     the band-limited interpolant of the input, low-passed and sampled at the new positions.
     Separable and linear; equal on every axis.
 
-    *Nyquist.* The Nyquist component of an even input counts half at :math:`+n/2` and half at
-    :math:`-n/2`. A smaller even output takes the sum of both of its edge frequencies, the value
+    *Nyquist.* The Nyquist component of an even input counts half at $+n/2$ and half at
+    $-n/2$. A smaller even output takes the sum of both of its edge frequencies, the value
     of the interpolant at its samples. So enlarging and then shrinking gives the input back, and
     the result equals ``scipy.signal.resample``.
 
     *Amplitude.* ``"mean"`` keeps the mean of the map: a constant stays what it was. ``"sum"``
     keeps its sum, as an inverse transform of the cropped spectrum does (Rippel et al. 2015,
-    DiffStride): it multiplies by :math:`n / n'` on every axis.
+    DiffStride): it multiplies by $n / n'$ on every axis.
 
-    *Window.* With ``cutoff`` :math:`c` and ``transition`` :math:`t` (cycles per map) each
-    frequency has the weight :math:`m_k = \operatorname{ramp}((c + t - k) / t)`: 1 up to
-    :math:`c`, 0 from :math:`c + t`. Both may be tensors that need a gradient.
+    *Window.* With ``cutoff`` $c$ and ``transition`` $t$ (cycles per map) each
+    frequency has the weight $m_k = \operatorname{ramp}((c + t - k) / t)$: 1 up to
+    $c$, 0 from $c + t$. Both may be tensors that need a gradient.
 
     Args:
         input: Tensor of shape ``(N, C, *spatial)`` with one to three spatial axes.

@@ -20,14 +20,16 @@ from sizeless._validate import (
 class ContinuousKernel(nn.Module):
     r"""A function from coordinates to kernel values, linear in shared basis functions.
 
-    .. math:: K(r) = A\, \phi(r) + a, \qquad r \in [-1, 1]^D
+    $$
+    K(r) = A\, \phi(r) + a, \qquad r \in [-1, 1]^D
+    $$
 
-    Subclasses compute the basis :math:`\phi` in :meth:`basis`; the last layer ``output`` is always
+    Subclasses compute the basis $\phi$ in ``basis``; the last layer ``output`` is always
     linear. That is the protocol that the layers of ``sizeless.nn`` rely on: a class or function
     ``(ndim, out_features, device=..., dtype=...)`` that returns such a module.
 
     Args:
-        ndim: Number of coordinates :math:`D`, 1 to 3.
+        ndim: Number of coordinates $D$, 1 to 3.
         out_features: Number of kernel values at each coordinate.
         features: Number of basis functions.
         device: Where the parameters live.

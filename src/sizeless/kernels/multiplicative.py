@@ -20,19 +20,20 @@ from sizeless.kernels.base import ContinuousKernel, linears
 class MultiplicativeNetwork(ContinuousKernel):
     r"""Multiplicative filter network: the recursion that its subclasses share.
 
-    .. math::
-        h_0 = g_0(r), \qquad h_l = (A_l h_{l-1} + a_l) \odot g_l(r), \qquad
-        K(r) = A_{out} h_L + a_{out}
+    $$
+    h_0 = g_0(r), \qquad h_l = (A_l h_{l-1} + a_l) \odot g_l(r), \qquad
+    K(r) = A_{out} h_L + a_{out}
+    $$
 
-    with waves :math:`g_l(r)_i = E_l(r)_i \sin(w_{l,i} \cdot r + \beta_{l,i})` and an envelope
-    :math:`E_l` that a subclass defines (1 unless it does).
+    with waves $g_l(r)_i = E_l(r)_i \sin(w_{l,i} \cdot r + \beta_{l,i})$ and an envelope
+    $E_l$ that a subclass defines (1 unless it does).
 
     Args:
         ndim: Number of coordinates.
         out_features: Number of kernel values at each coordinate.
-        hidden: Number of units :math:`H` per layer.
-        layers: Number of hidden linear maps :math:`L`; there are ``layers + 1`` waves.
-        input_scale: Scale of the initial frequencies :math:`w`.
+        hidden: Number of units $H$ per layer.
+        layers: Number of hidden linear maps $L$; there are ``layers + 1`` waves.
+        input_scale: Scale of the initial frequencies $w$.
         device: Where the parameters live.
         dtype: Their dtype.
 
@@ -101,16 +102,17 @@ class MultiplicativeNetwork(ContinuousKernel):
     def frequency_bounds(self, stddevs: float = 2.0, *, formula: str = "tight") -> Tensor:
         r"""Highest frequency of each factor, in cycles per unit coordinate.
 
-        .. math::
-            f_{l,d} = \max_i \big( |w_{l,i,d}| + s\, |\gamma_{l,i,d}| \big) / 2\pi
+        $$
+        f_{l,d} = \max_i \big( |w_{l,i,d}| + s\, |\gamma_{l,i,d}| \big) / 2\pi
+        $$
 
-        A wave has the frequency :math:`|w| / 2\pi`; its Gaussian envelope spreads it by
-        :math:`s` standard deviations of :math:`\gamma / 2\pi`. With ``formula="official"`` the two
+        A wave has the frequency $|w| / 2\pi$; its Gaussian envelope spreads it by
+        $s$ standard deviations of $\gamma / 2\pi$. With ``formula="official"`` the two
         maxima run over independent units and axes, as the authors' program has it:
-        :math:`f_l = \max_{i,d} |w| / 2\pi + s \max_{j,e} |\gamma| / 2\pi` on every axis.
+        $f_l = \max_{i,d} |w| / 2\pi + s \max_{j,e} |\gamma| / 2\pi$ on every axis.
 
         Args:
-            stddevs: Cut-off :math:`s` of the envelope's spectrum, in standard deviations.
+            stddevs: Cut-off $s$ of the envelope's spectrum, in standard deviations.
             formula: ``"tight"`` or ``"official"``.
 
         Returns:
@@ -136,7 +138,9 @@ class MultiplicativeNetwork(ContinuousKernel):
 class Fourier(MultiplicativeNetwork):
     r"""Fourier network: a multiplicative filter network of pure waves.
 
-    .. math:: g_l(r)_i = \sin(w_{l,i} \cdot r + \beta_{l,i})
+    $$
+    g_l(r)_i = \sin(w_{l,i} \cdot r + \beta_{l,i})
+    $$
 
     Args:
         ndim: Number of coordinates.
@@ -226,13 +230,14 @@ class _Localised(MultiplicativeNetwork):
 class MAGNet(_Localised):
     r"""Multiplicative anisotropic Gabor network, FlexConv's kernel network.
 
-    .. math::
-        g_l(r)_i = \exp\Big(-\tfrac12 \sum_d [\gamma_{l,i,d} (r_d - \mu_{l,i,d})]^2\Big)
-                   \sin(w_{l,i} \cdot r + \beta_{l,i})
+    $$
+    g_l(r)_i = \exp\Big(-\tfrac12 \sum_d [\gamma_{l,i,d} (r_d - \mu_{l,i,d})]^2\Big)
+    \sin(w_{l,i} \cdot r + \beta_{l,i})
+    $$
 
-    Every unit has its own centre :math:`\mu` and one inverse width :math:`\gamma` per axis.
-    Initially :math:`\gamma_l \sim \Gamma(6 / (l + 1), 1)`, :math:`\mu` uniform (see :meth:`place`),
-    :math:`w_l = \gamma_l \odot U(\pm 1 / \sqrt D) \cdot` ``input_scale`` :math:`/ \sqrt{L + 1}`.
+    Every unit has its own centre $\mu$ and one inverse width $\gamma$ per axis.
+    Initially $\gamma_l \sim \Gamma(6 / (l + 1), 1)$, $\mu$ uniform (see ``place``),
+    $w_l = \gamma_l \odot U(\pm 1 / \sqrt D) \cdot$ ``input_scale`` $/ \sqrt{L + 1}$.
 
     Args:
         ndim: Number of coordinates.
@@ -257,13 +262,14 @@ class MAGNet(_Localised):
 
 
 class Gabor(_Localised):
-    r"""Gabor network: as :class:`MAGNet`, with one inverse width for all axes of a unit.
+    r"""Gabor network: as ``MAGNet``, with one inverse width for all axes of a unit.
 
-    .. math::
-        g_l(r)_i = \exp(-\tfrac12 \gamma_{l,i}^2 \lVert r - \mu_{l,i} \rVert^2)
-                   \sin(w_{l,i} \cdot r + \beta_{l,i})
+    $$
+    g_l(r)_i = \exp(-\tfrac12 \gamma_{l,i}^2 \lVert r - \mu_{l,i} \rVert^2)
+    \sin(w_{l,i} \cdot r + \beta_{l,i})
+    $$
 
-    Initially :math:`\gamma \sim \Gamma(6 / (L + 1), 1)` for every factor.
+    Initially $\gamma \sim \Gamma(6 / (L + 1), 1)$ for every factor.
 
     Args:
         ndim: Number of coordinates.

@@ -17,19 +17,20 @@ from sizeless.kernels.base import ContinuousKernel, linears
 class SIREN(ContinuousKernel):
     r"""Sinusoidal representation network.
 
-    .. math::
-        h_1 = \sin(\omega_0 (W_1 r + b_1)), \quad h_{l+1} = \sin(\omega_0 (W_{l+1} h_l + b_{l+1})),
-        \quad K(r) = W_{out} h + b_{out}
+    $$
+    h_1 = \sin(\omega_0 (W_1 r + b_1)), \quad h_{l+1} = \sin(\omega_0 (W_{l+1} h_l + b_{l+1})),
+    \quad K(r) = W_{out} h + b_{out}
+    $$
 
-    Initially :math:`W_1 \sim U(\pm 1/D)`, all others :math:`U(\pm \sqrt{6 / n} / \omega_0)` for
-    :math:`n` inputs. It has no analytic maximum frequency.
+    Initially $W_1 \sim U(\pm 1/D)$, all others $U(\pm \sqrt{6 / n} / \omega_0)$ for
+    $n$ inputs. It has no analytic maximum frequency.
 
     Args:
-        ndim: Number of coordinates :math:`D`.
+        ndim: Number of coordinates $D$.
         out_features: Number of kernel values at each coordinate.
         hidden: Number of units per layer.
         layers: Number of linear maps, the output included; at least 2.
-        omega_0: Frequency scale :math:`\omega_0`, in radians per unit coordinate.
+        omega_0: Frequency scale $\omega_0$, in radians per unit coordinate.
         device: Where the parameters live.
         dtype: Their dtype.
 
@@ -86,9 +87,9 @@ class SIREN(ContinuousKernel):
 
 
 class NSIREN(SIREN):
-    r"""SIREN whose frequency scale does not multiply the bias: :math:`\sin(\omega_0 W r + b)`.
+    r"""SIREN whose frequency scale does not multiply the bias: $\sin(\omega_0 W r + b)$.
 
-    Arguments as for :class:`SIREN`.
+    Arguments as for ``SIREN``.
 
     Example:
         >>> import torch
@@ -113,13 +114,15 @@ def _activation(factory: Any) -> nn.Module:
 class MLP(ContinuousKernel):
     r"""Plain perceptron of coordinates.
 
-    .. math:: h_{l+1} = \sigma(W_l h_l + b_l), \qquad K(r) = W_{out} h + b_{out}
+    $$
+    h_{l+1} = \sigma(W_l h_l + b_l), \qquad K(r) = W_{out} h + b_{out}
+    $$
 
     Args:
         ndim: Number of coordinates.
         out_features: Number of kernel values at each coordinate.
         hidden: Widths of the hidden layers, one int each.
-        activation: Class of the activation :math:`\sigma`.
+        activation: Class of the activation $\sigma$.
         device: Where the parameters live.
         dtype: Their dtype.
 

@@ -50,7 +50,7 @@ class FlexNet(nn.Module):
             plus 1.
         widths: Channels of every block; the stem has the first.
         dropout: Dropout rate in every block.
-        **options: Keyword arguments of :class:`~sizeless.FlexConv2d` for every layer, such as
+        **options: Keyword arguments of ``FlexConv2d`` for every layer, such as
             ``kernel``, ``init_size`` or ``init``; not those that change the map's size.
 
     Shape:
@@ -121,7 +121,7 @@ def flexnet3(
     width: int = 24,
     **options: Any,
 ) -> FlexNet:
-    """FlexNet with 3 blocks, 277,090 parameters for CIFAR-10; see :class:`FlexNet`.
+    """FlexNet with 3 blocks, 277,090 parameters for CIFAR-10; see ``FlexNet``.
 
     Example:
         >>> sum(p.numel() for p in flexnet3().parameters())
@@ -139,7 +139,7 @@ def flexnet5(
     width: int = 22,
     **options: Any,
 ) -> FlexNet:
-    """FlexNet with 5 blocks, 454,046 parameters for CIFAR-10; see :class:`FlexNet`."""
+    """FlexNet with 5 blocks, 454,046 parameters for CIFAR-10; see ``FlexNet``."""
     widths = _widths(width, 1, 2, 2)
     return FlexNet(in_channels, num_classes, kernel_size, widths, **options)
 
@@ -152,6 +152,6 @@ def flexnet7(
     width: int = 24,
     **options: Any,
 ) -> FlexNet:
-    """FlexNet with 7 blocks, 671,650 parameters for CIFAR-10; see :class:`FlexNet`."""
+    """FlexNet with 7 blocks, 671,650 parameters for CIFAR-10; see ``FlexNet``."""
     widths = _widths(width, 2, 3, 2)
     return FlexNet(in_channels, num_classes, kernel_size, widths, **options)

@@ -48,7 +48,7 @@ class FlexTCN(nn.Module):
         blocks: Number of residual blocks; 2, 4 and 6 in the paper.
         width: Channels of every block.
         dropout: Dropout rate after every activation.
-        **options: Keyword arguments of :class:`~sizeless.FlexConv1d` for every layer, such as
+        **options: Keyword arguments of ``FlexConv1d`` for every layer, such as
             ``kernel``, ``init_size`` or ``init``; not those that change the sequence's length.
 
     Shape:
@@ -103,7 +103,7 @@ class FlexTCN(nn.Module):
 def flextcn2(
     in_channels: int = 1, num_classes: int = 10, *, kernel_size: int, **options: Any
 ) -> FlexTCN:
-    """FlexTCN with 2 blocks, 105,548 parameters for 1 channel; see :class:`FlexTCN`.
+    """FlexTCN with 2 blocks, 105,548 parameters for 1 channel; see ``FlexTCN``.
 
     Example:
         >>> sum(p.numel() for p in flextcn2(kernel_size=784).parameters())
@@ -115,12 +115,12 @@ def flextcn2(
 def flextcn4(
     in_channels: int = 1, num_classes: int = 10, *, kernel_size: int, **options: Any
 ) -> FlexTCN:
-    """FlexTCN with 4 blocks, 239,436 parameters for 1 channel; see :class:`FlexTCN`."""
+    """FlexTCN with 4 blocks, 239,436 parameters for 1 channel; see ``FlexTCN``."""
     return FlexTCN(in_channels, num_classes, kernel_size, blocks=4, **options)
 
 
 def flextcn6(
     in_channels: int = 1, num_classes: int = 10, *, kernel_size: int, **options: Any
 ) -> FlexTCN:
-    """FlexTCN with 6 blocks, 373,324 parameters for 1 channel; see :class:`FlexTCN`."""
+    """FlexTCN with 6 blocks, 373,324 parameters for 1 channel; see ``FlexTCN``."""
     return FlexTCN(in_channels, num_classes, kernel_size, blocks=6, **options)

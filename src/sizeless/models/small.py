@@ -15,7 +15,7 @@ from sizeless.nn import DiffStride2d, DiffStrideResidual2d, NIFFConv2d, Separabl
 class DiffStrideNet(nn.Module):
     r"""Small residual network for images whose strides are learned, one per axis and block.
 
-    A 3x3 convolution, residual blocks that each end in :class:`~sizeless.DiffStride2d`, batch
+    A 3x3 convolution, residual blocks that each end in ``DiffStride2d``, batch
     normalisation, global average pooling and a linear classifier.
 
     Args:
@@ -23,8 +23,8 @@ class DiffStrideNet(nn.Module):
         num_classes: Number of outputs.
         widths: Channels of every block.
         stride: Initial stride of every block.
-        size_rule: See :class:`~sizeless.DiffStride2d`; the scale-free rule suits small maps.
-        **options: Other keyword arguments of :class:`~sizeless.DiffStride2d`, such as ``shared``.
+        size_rule: See ``DiffStride2d``; the scale-free rule suits small maps.
+        **options: Other keyword arguments of ``DiffStride2d``, such as ``shared``.
 
     Shape:
         ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
@@ -98,7 +98,7 @@ class NIFFNet(nn.Module):
         num_classes: Number of outputs.
         width: Channels of every block.
         blocks: Number of blocks.
-        **options: Keyword arguments of :class:`~sizeless.SeparableNIFFConv2d` for every block,
+        **options: Keyword arguments of ``SeparableNIFFConv2d`` for every block,
             such as ``hidden`` or ``boundary``.
 
     Shape:

@@ -33,7 +33,7 @@ MOST_OCTAVES = 24.0
 
 
 class DiffStrideNd(SizeParameters):
-    r"""Learnable stride in any number of dimensions; see :class:`DiffStride2d`."""
+    r"""Learnable stride in any number of dimensions; see ``DiffStride2d``."""
 
     ndim: ClassVar[int]
 
@@ -172,7 +172,7 @@ class DiffStrideNd(SizeParameters):
         )
 
     def describe_size(self) -> Size:
-        """Return the learned stride; see :func:`sizeless.sizes`."""
+        """Return the learned stride; see ``sizeless.sizes``."""
         stride = self.stride
         return Size(
             kind="stride",
@@ -251,26 +251,27 @@ class DiffStrideNd(SizeParameters):
 class DiffStride2d(DiffStrideNd):
     r"""2-D pooling with a learnable stride: low-pass window, crop of the spectrum, inverse.
 
-    .. math::
-        y = \mathcal F^{-1}\big(\operatorname{crop}(m_h \otimes m_w \odot \mathcal F(x))\big),
-        \qquad m(k) = \operatorname{ramp}\Big(\frac{c + t - |k|}{t}\Big)
+    $$
+    y = \mathcal F^{-1}\big(\operatorname{crop}(m_h \otimes m_w \odot \mathcal F(x))\big),
+    \qquad m(k) = \operatorname{ramp}\Big(\frac{c + t - |k|}{t}\Big)
+    $$
 
-    The window passes frequencies up to :math:`c` and falls to 0 over a ramp of width :math:`t`
-    (cycles per map). For a map of :math:`D` samples and stride :math:`S`:
+    The window passes frequencies up to $c$ and falls to 0 over a ramp of width $t$
+    (cycles per map). For a map of $D$ samples and stride $S$:
 
-    * ``size_rule="paper"``: :math:`c = D / 2S`, :math:`t` = ``smoothness``; the output keeps all
-      of the ramp and has about :math:`D / S + 2t` samples,
-      :math:`\min(D, 2 \lceil c + t \rceil - D \bmod 2)`. At stride 2, 32 samples become 24.
-    * ``size_rule="exact"``: the ramp ends at :math:`D / 2S` and begins at
-      :math:`(1 -` ``transition``:math:`)\, D / 2S` (at least one cycle per map earlier); the output
-      has :math:`\lceil D / S \rceil` samples. Scale-free: recommended for new networks.
+    * ``size_rule="paper"``: $c = D / 2S$, $t$ = ``smoothness``; the output keeps all
+      of the ramp and has about $D / S + 2t$ samples,
+      $\min(D, 2 \lceil c + t \rceil - D \bmod 2)$. At stride 2, 32 samples become 24.
+    * ``size_rule="exact"``: the ramp ends at $D / 2S$ and begins at $(1 - u)\, D / 2S$ with $u$ =
+      ``transition`` (at least one cycle per map earlier); the output has $\lceil D / S \rceil$
+      samples. Scale-free: recommended for new networks.
 
     Both axes are treated alike (the authors' row window is not symmetric; see
-    :class:`sizeless.compat.OfficialDiffStride2d` for theirs), and the mean of the map is kept.
+    ``sizeless.compat.OfficialDiffStride2d`` for theirs), and the mean of the map is kept.
     The operator is real: two small matrix products for maps up to 160 samples, FFTs beyond.
 
-    The stride is stored as :math:`\log_2 S` and used within its limits, and within what the map
-    allows (:math:`D / (D - t) \le S` in the paper's rule, :math:`S \le D / 2`). Gradients pass at
+    The stride is stored as $\log_2 S$ and used within its limits, and within what the map
+    allows ($D / (D - t) \le S$ in the paper's rule, $S \le D / 2$). Gradients pass at
     every limit, so no stride gets stuck; a forward pass never changes a parameter.
 
     Args:
@@ -307,7 +308,7 @@ class DiffStride2d(DiffStrideNd):
 
 
 class DiffStride1d(DiffStrideNd):
-    """1-D pooling with a learnable stride; formula and arguments as in :class:`DiffStride2d`.
+    """1-D pooling with a learnable stride; formula and arguments as in ``DiffStride2d``.
 
     Shape:
         ``(N, C, L)`` to ``(N, C, *output_size(L))``.
@@ -322,7 +323,7 @@ class DiffStride1d(DiffStrideNd):
 
 
 class DiffStride3d(DiffStrideNd):
-    """3-D pooling with a learnable stride; formula and arguments as in :class:`DiffStride2d`.
+    """3-D pooling with a learnable stride; formula and arguments as in ``DiffStride2d``.
 
     Shape:
         ``(N, C, D, H, W)`` to ``(N, C, *output_size((D, H, W)))``.

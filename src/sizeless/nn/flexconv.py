@@ -43,7 +43,7 @@ Bounds = tuple[tuple[int, int], ...]
 
 
 class FlexConvNd(nn.Module):
-    r"""Convolution in any number of dimensions; see :class:`FlexConv2d` for the arguments."""
+    r"""Convolution in any number of dimensions; see ``FlexConv2d`` for the arguments."""
 
     ndim: ClassVar[int]
 
@@ -215,9 +215,9 @@ class FlexConvNd(nn.Module):
     def change_resolution_(self, factor: float) -> None:
         r"""Keep the kernel's extent in the world when the sampling rate changes, in place.
 
-        The largest kernel goes from :math:`N` to about :math:`(N - 1) \cdot` ``factor`` + 1 taps,
+        The largest kernel goes from $N$ to about $(N - 1) \cdot$ ``factor`` + 1 taps,
         the window keeps its share of it, and the weights of the kernel network's last layer are
-        multiplied by :math:`\prod_d (N_d - 1) / (N'_d - 1)`, so that sums over the finer grid keep
+        multiplied by $\prod_d (N_d - 1) / (N'_d - 1)$, so that sums over the finer grid keep
         their size. The state dict then belongs to a layer of the new size.
 
         Args:
@@ -247,7 +247,7 @@ class FlexConvNd(nn.Module):
         return tuple((n - 1) / 4 for n in self.kernel_size)
 
     def describe_size(self) -> Size:
-        """Return what the layer has learned about its size; see :func:`sizeless.sizes`."""
+        """Return what the layer has learned about its size; see ``sizeless.sizes``."""
         size = self.size
         half = [(n - 1) / 2 for n in self.kernel_size]
         origin = 1.0 if self.causal else 0.0
@@ -283,13 +283,14 @@ class FlexConvNd(nn.Module):
 class FlexConv2d(FlexConvNd):
     r"""2-D convolution that learns the size of its kernel.
 
-    .. math::
-        y[o, p] = b_o + \sum_c \sum_t K[o, c, t]\, x[c, p + t], \qquad
-        K[o, c, t] = w(r_t)\, \psi(r_t)_{o, c}
+    $$
+    y[o, p] = b_o + \sum_c \sum_t K[o, c, t]\, x[c, p + t], \qquad
+    K[o, c, t] = w(r_t)\, \psi(r_t)_{o, c}
+    $$
 
-    The kernel is a small network :math:`\psi` of the coordinates :math:`r_t \in [-1, 1]^D` of its
-    taps, times a Gaussian window :math:`w` whose widths and centres are learned
-    (:class:`~sizeless.nn.GaussianWindow`). Taps that the window suppresses below 0.1 are cropped,
+    The kernel is a small network $\psi$ of the coordinates $r_t \in [-1, 1]^D$ of its
+    taps, times a Gaussian window $w$ whose widths and centres are learned
+    (``GaussianWindow``). Taps that the window suppresses below 0.1 are cropped,
     so the work shrinks with the window. ``kernel_size`` taps span the whole of [-1, 1].
 
     The layer equals ``torch.nn.functional.conv2d`` with its ``weight``. Padding in pixels is meant
@@ -314,7 +315,7 @@ class FlexConv2d(FlexConvNd):
         min_size: Smallest size that training can reach. ``None``: 3 taps (causal: 2), or
             ``init_size`` where that is smaller; one tap passes no gradient to its width.
         kernel: Class or function ``(ndim, out_features, device, dtype)`` that makes the kernel
-            network. ``None``: :class:`~sizeless.kernels.MAGNet`.
+            network. ``None``: ``MAGNet``.
         causal: Only for ``FlexConv1d``.
         learn_center: Whether the window's centre is learned (as in the paper) or stays put.
         init: ``"variance"`` scales the initial kernel so that white input keeps its variance;
@@ -346,7 +347,7 @@ class FlexConv2d(FlexConvNd):
 class FlexConv1d(FlexConvNd):
     r"""1-D convolution that learns the length of its kernel, centred or causal.
 
-    Formula and arguments as in :class:`FlexConv2d`. With ``causal=True`` an output sees no later
+    Formula and arguments as in ``FlexConv2d``. With ``causal=True`` an output sees no later
     input: the window starts at the last tap and looks back, ``kernel_size`` may be even (the paper
     takes the length of the sequence), and the crop cuts the far past.
 
@@ -364,7 +365,7 @@ class FlexConv1d(FlexConvNd):
 
 
 class FlexConv3d(FlexConvNd):
-    """3-D convolution that learns the size of its kernel; see :class:`FlexConv2d`.
+    """3-D convolution that learns the size of its kernel; see ``FlexConv2d``.
 
     Shape:
         ``(N, in_channels, D, H, W)`` to ``(N, out_channels, D', H', W')``.

@@ -28,7 +28,7 @@ FREQUENCY_UNITS = ("cycles/map", "cycles/pixel")
 
 
 class NIFFConvNd(nn.Module):
-    r"""Frequency filter in any number of dimensions; see :class:`NIFFConv2d` for the arguments."""
+    r"""Frequency filter in any number of dimensions; see ``NIFFConv2d`` for the arguments."""
 
     ndim: ClassVar[int]
 
@@ -163,13 +163,14 @@ class NIFFConvNd(nn.Module):
 class NIFFConv2d(NIFFConvNd):
     r"""2-D convolution with a filter that two small networks give at every frequency.
 
-    .. math::
-        Y = \mathcal F^{-1}\big( \hat W_H \odot \mathcal F(X) \big), \qquad
-        \hat W(\omega) = f_R(\omega) + i f_I(\omega), \qquad
-        \hat W_H[k] = \tfrac12 \big( \hat W[k] + \overline{\hat W[-k \bmod N]} \big)
+    $$
+    Y = \mathcal F^{-1}\big( \hat W_H \odot \mathcal F(X) \big), \qquad
+    \hat W(\omega) = f_R(\omega) + i f_I(\omega), \qquad
+    \hat W_H[k] = \tfrac12 \big( \hat W[k] + \overline{\hat W[-k \bmod N]} \big)
+    $$
 
     The kernel is as large as the map, whatever its size: even, odd, rectangular, another at each
-    call. Only the Hermitian part :math:`\hat W_H` of what the networks generate can act on a real
+    call. Only the Hermitian part $\hat W_H$ of what the networks generate can act on a real
     map, so it is taken first, and one pair of real half-spectrum transforms does the rest.
 
     Args:
@@ -208,7 +209,7 @@ class NIFFConv2d(NIFFConvNd):
 
 
 class NIFFConv1d(NIFFConvNd):
-    """1-D frequency filter; formula and arguments as in :class:`NIFFConv2d`.
+    """1-D frequency filter; formula and arguments as in ``NIFFConv2d``.
 
     Shape:
         ``(N, in_channels, L)`` to ``(N, out_channels, L)``.
@@ -223,7 +224,7 @@ class NIFFConv1d(NIFFConvNd):
 
 
 class NIFFConv3d(NIFFConvNd):
-    """3-D frequency filter; formula and arguments as in :class:`NIFFConv2d`.
+    """3-D frequency filter; formula and arguments as in ``NIFFConv2d``.
 
     Shape:
         ``(N, in_channels, D, H, W)`` to ``(N, out_channels, D, H, W)``.

@@ -31,7 +31,7 @@ def _check_pool(pool: nn.Module, wanted: type[DiffStrideNd]) -> nn.Module:
 
 
 class DiffStrideResidualNd(nn.Module):
-    """Residual block in any number of dimensions; see :class:`DiffStrideResidual2d`."""
+    """Residual block in any number of dimensions; see ``DiffStrideResidual2d``."""
 
     pool_class: ClassVar[type[DiffStrideNd]]
 
@@ -84,17 +84,18 @@ class DiffStrideResidualNd(nn.Module):
 class DiffStrideResidual2d(DiffStrideResidualNd):
     r"""2-D pre-activation residual block whose two branches share one learnable stride.
 
-    .. math::
-        y = C_2\, \sigma\, B_2\, P\, C_1\, \sigma\, B_1\, x + C_s\, P\, x
+    $$
+    y = C_2\, \sigma\, B_2\, P\, C_1\, \sigma\, B_1\, x + C_s\, P\, x
+    $$
 
-    with convolutions :math:`C`, batch normalisation :math:`B`, ReLU :math:`\sigma` and one pooling
-    module :math:`P` that both branches call, so their sizes always agree and both gradients reach
+    with convolutions $C$, batch normalisation $B$, ReLU $\sigma$ and one pooling
+    module $P$ that both branches call, so their sizes always agree and both gradients reach
     its stride. The shortcut pools before its 1x1 convolution: the two commute.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output; if equal, the shortcut has no convolution.
-        pool: The pooling module; ``None`` makes a :class:`DiffStride2d` of stride 2 with the exact
+        pool: The pooling module; ``None`` makes a ``DiffStride2d`` of stride 2 with the exact
             size rule.
         kernel_size: Odd size of the two convolutions.
         device: Where the parameters live.
@@ -119,7 +120,7 @@ class DiffStrideResidual2d(DiffStrideResidualNd):
 
 
 class DiffStrideResidual1d(DiffStrideResidualNd):
-    """1-D residual block with a shared stride; as :class:`DiffStrideResidual2d`.
+    """1-D residual block with a shared stride; as ``DiffStrideResidual2d``.
 
     Example:
         >>> import torch
@@ -131,7 +132,7 @@ class DiffStrideResidual1d(DiffStrideResidualNd):
 
 
 class DiffStrideResidual3d(DiffStrideResidualNd):
-    """3-D residual block with a shared stride; as :class:`DiffStrideResidual2d`.
+    """3-D residual block with a shared stride; as ``DiffStrideResidual2d``.
 
     Example:
         >>> import torch

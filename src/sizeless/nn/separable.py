@@ -34,7 +34,7 @@ def _check(
 
 
 class SeparableFlexConvNd(nn.Sequential):
-    """Depthwise FlexConv, then 1x1; see :class:`SeparableFlexConv2d`."""
+    """Depthwise FlexConv, then 1x1; see ``SeparableFlexConv2d``."""
 
     depthwise_class: type[FlexConvNd]
 
@@ -72,7 +72,7 @@ class SeparableFlexConvNd(nn.Sequential):
 
 
 class SeparableFlexConv2d(SeparableFlexConvNd):
-    """Depthwise :class:`FlexConv2d` followed by a 1x1 convolution.
+    """Depthwise ``FlexConv2d`` followed by a 1x1 convolution.
 
     It generates ``in_channels`` kernels, not ``in_channels * out_channels``.
 
@@ -83,7 +83,7 @@ class SeparableFlexConv2d(SeparableFlexConvNd):
         bias: Whether both convolutions have a bias.
         device: Where the parameters live.
         dtype: Their dtype.
-        **options: Further keyword arguments of :class:`FlexConv2d`, such as ``init_size``.
+        **options: Further keyword arguments of ``FlexConv2d``, such as ``init_size``.
 
     Source: Knigge et al. 2023, "CCNN", arXiv 2301.10540, section 4.
 
@@ -97,7 +97,7 @@ class SeparableFlexConv2d(SeparableFlexConvNd):
 
 
 class SeparableFlexConv1d(SeparableFlexConvNd):
-    """Depthwise :class:`FlexConv1d` followed by a 1x1; arguments as for the 2-D layer.
+    """Depthwise ``FlexConv1d`` followed by a 1x1; arguments as for the 2-D layer.
 
     Example:
         >>> import torch
@@ -109,7 +109,7 @@ class SeparableFlexConv1d(SeparableFlexConvNd):
 
 
 class SeparableFlexConv3d(SeparableFlexConvNd):
-    """Depthwise :class:`FlexConv3d` followed by a 1x1; arguments as for the 2-D layer.
+    """Depthwise ``FlexConv3d`` followed by a 1x1; arguments as for the 2-D layer.
 
     Example:
         >>> import torch
@@ -121,7 +121,7 @@ class SeparableFlexConv3d(SeparableFlexConvNd):
 
 
 class SeparableNIFFConvNd(nn.Sequential):
-    """Depthwise NIFF, then 1x1; see :class:`SeparableNIFFConv2d`."""
+    """Depthwise NIFF, then 1x1; see ``SeparableNIFFConv2d``."""
 
     depthwise_class: type[NIFFConvNd]
 
@@ -146,7 +146,7 @@ class SeparableNIFFConvNd(nn.Sequential):
 
 
 class SeparableNIFFConv2d(SeparableNIFFConvNd):
-    """Depthwise :class:`NIFFConv2d` followed by a 1x1 convolution: the paper's "split" layer.
+    """Depthwise ``NIFFConv2d`` followed by a 1x1 convolution: the paper's "split" layer.
 
     The paper multiplies by the 1x1 matrix while still in the frequency domain; that is the same
     function, at the cost of a larger inverse transform.
@@ -157,7 +157,7 @@ class SeparableNIFFConv2d(SeparableNIFFConvNd):
         bias: Whether the 1x1 convolution has a bias; the paper's has none.
         device: Where the parameters live.
         dtype: Their dtype.
-        **options: Further keyword arguments of :class:`NIFFConv2d`, such as ``hidden``.
+        **options: Further keyword arguments of ``NIFFConv2d``, such as ``hidden``.
 
     Source: Grabinski et al. 2024, arXiv 2307.10001, section 3.
 
@@ -171,7 +171,7 @@ class SeparableNIFFConv2d(SeparableNIFFConvNd):
 
 
 class SeparableNIFFConv1d(SeparableNIFFConvNd):
-    """Depthwise :class:`NIFFConv1d` followed by a 1x1; arguments as for the 2-D layer.
+    """Depthwise ``NIFFConv1d`` followed by a 1x1; arguments as for the 2-D layer.
 
     Example:
         >>> import torch
@@ -183,7 +183,7 @@ class SeparableNIFFConv1d(SeparableNIFFConvNd):
 
 
 class SeparableNIFFConv3d(SeparableNIFFConvNd):
-    """Depthwise :class:`NIFFConv3d` followed by a 1x1; arguments as for the 2-D layer.
+    """Depthwise ``NIFFConv3d`` followed by a 1x1; arguments as for the 2-D layer.
 
     Example:
         >>> import torch

@@ -28,7 +28,7 @@ def exact_size(size: int, stride: float) -> int:
 
 
 class SpectralPoolNd(nn.Module):
-    """Spectral pooling in any number of dimensions; see :class:`SpectralPool2d`."""
+    """Spectral pooling in any number of dimensions; see ``SpectralPool2d``."""
 
     ndim: ClassVar[int]
 
@@ -81,8 +81,8 @@ class SpectralPoolNd(nn.Module):
 class SpectralPool2d(SpectralPoolNd):
     r"""2-D spectral pooling: crop the spectrum to a smaller map, with a fixed stride.
 
-    The baseline of DiffStride: :func:`sizeless.functional.resample` to
-    :math:`\lceil D / S \rceil` samples per axis, or to a fixed size. Fractional strides are
+    The baseline of DiffStride: ``sizeless.functional.resample`` to
+    $\lceil D / S \rceil$ samples per axis, or to a fixed size. Fractional strides are
     allowed; nothing is learned.
 
     Args:
@@ -109,7 +109,7 @@ class SpectralPool2d(SpectralPoolNd):
 
 
 class SpectralPool1d(SpectralPoolNd):
-    """1-D spectral pooling; arguments as in :class:`SpectralPool2d`.
+    """1-D spectral pooling; arguments as in ``SpectralPool2d``.
 
     Example:
         >>> import torch
@@ -121,7 +121,7 @@ class SpectralPool1d(SpectralPoolNd):
 
 
 class SpectralPool3d(SpectralPoolNd):
-    """3-D spectral pooling; arguments as in :class:`SpectralPool2d`.
+    """3-D spectral pooling; arguments as in ``SpectralPool2d``.
 
     Example:
         >>> import torch

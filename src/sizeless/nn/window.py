@@ -26,15 +26,16 @@ WIDEST = 10.0
 class GaussianWindow(SizeParameters):
     r"""Gaussian window over the taps of a kernel, with one width and centre per axis.
 
-    .. math:: w(r) = \prod_d \exp\Big(-\tfrac12 \Big(\frac{r_d - \mu_d}{\sigma_d}\Big)^2\Big)
+    $$
+    w(r) = \prod_d \exp\Big(-\tfrac12 \Big(\frac{r_d - \mu_d}{\sigma_d}\Big)^2\Big)
+    $$
 
-    The axis of :math:`N_d` taps spans :math:`r_d \in [-1, 1]`. Taps whose window would be below
-    0.1 are cropped: centred, those with :math:`|r_d| < |\mu_d| + 2.146\,\sigma_d` stay, so the
-    size is odd; causal, those with :math:`r > \mu - 2.146\,\sigma`.
+    The axis of $N_d$ taps spans $r_d \in [-1, 1]$. Taps whose window would be below
+    0.1 are cropped: centred, those with $|r_d| < |\mu_d| + 2.146\,\sigma_d$ stay, so the
+    size is odd; causal, those with $r > \mu - 2.146\,\sigma$.
 
     Widths are stored as logarithms, so they stay positive. Width and centre are used within their
-    limits, and their gradients pass at the limits (:func:`~sizeless.functional.limits.\
-clamp_straight_through`).
+    limits, and their gradients pass at the limits (``clamp_straight_through``).
 
     Args:
         taps: Number of taps of each axis.
@@ -173,9 +174,11 @@ clamp_straight_through`).
     def rim(self, axes: Sequence[Tensor]) -> Tensor:
         r"""Stand-in for the window on taps that it crops, shape ``(*sizes)``.
 
-        .. math:: \tau\, (1 + \log w - \operatorname{stop}(\log w))
+        $$
+        \tau\, (1 + \log w - \operatorname{stop}(\log w))
+        $$
 
-        Its value is the threshold :math:`\tau = 0.1` that the window has where it is cropped, and
+        Its value is the threshold $\tau = 0.1$ that the window has where it is cropped, and
         its relative gradient in the width is the window's. The window itself is so small far out
         that it would pass nothing on. The centre gets no gradient: a window should grow towards
         what it misses, and not leave what it has.
@@ -204,7 +207,7 @@ clamp_straight_through`).
         return 2 * (self.center.abs() + reach) / spacing
 
     def max_frequency(self, stddevs: float = 2.0) -> Tensor:
-        r"""Frequency :math:`s / (2 \pi \sigma_d)` that the window adds to the kernel's.
+        r"""Frequency $s / (2 \pi \sigma_d)$ that the window adds to the kernel's.
 
         Args:
             stddevs: Where the window's Gaussian spectrum is cut off, in standard deviations.

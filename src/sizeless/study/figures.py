@@ -172,7 +172,11 @@ def _draw_trajectories(
 
 def _draw_kernels(row: SubFigure, name: str, rendered: Rendered, color: Any) -> None:
     size = "×".join(str(len(taps)) for taps in rendered.taps)
-    row.suptitle(f"{name}: {size} taps", x=0.01, ha="left", fontsize=9, color=color)
+    title = f"{name}: {size} taps"
+    if len(rendered.taps) == 1:
+        newest = ", 0 is the newest sample" if rendered.taps[0][-1] == 0 else ""
+        title += f"; kernels over tap position{newest}"
+    row.suptitle(title, x=0.01, ha="left", fontsize=9, color=color)
     if len(rendered.taps) == 1:
         _draw_curves(row, rendered, color)
     else:

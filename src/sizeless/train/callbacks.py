@@ -22,7 +22,7 @@ class SizeLog(Callback):
     A resumed run keeps the rows up to its first step and drops what a lost epoch left behind it.
 
     Args:
-        path: The file; see :class:`sizeless.study.trajectories.SizePoint` for its columns.
+        path: The file; see ``sizeless.study.trajectories.SizePoint`` for its columns.
     """
 
     def __init__(self, path: Path) -> None:

@@ -355,7 +355,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Turn what a wrong configuration raises into a :class:`RunError`."""
+    """Turn what a wrong configuration raises into a ``RunError``."""
     try:
         yield
     except (argparse.ArgumentError, MisconfigurationException, TypeError, ValueError) as error:

@@ -22,14 +22,14 @@ class Classifier(pl.LightningModule):
 
     The loss is cross-entropy, plus ``aliasing_weight * aliasing_penalty(network)`` and
     ``complexity_weight * complexity_penalty(network, sample)`` where those weights are not 0. The
-    optimiser is AdamW on :func:`sizeless.param_groups`; sizes have no weight decay. The learning
+    optimiser is AdamW on ``sizeless.param_groups``; sizes have no weight decay. The learning
     rates rise linearly over the first ``warmup`` part of all steps, then follow a cosine to 0.
 
     Args:
         network: Maps inputs ``(N, C, *spatial)`` to logits ``(N, num_classes)``.
         num_classes: Number of classes.
         lr: Learning rate of the weights.
-        size_lr: Learning rate of the sizes; ``None`` takes that of :func:`sizeless.param_groups`,
+        size_lr: Learning rate of the sizes; ``None`` takes that of ``sizeless.param_groups``,
             0 keeps them as they start.
         weight_decay: Decoupled weight decay of the weights.
         warmup: Part of all steps in which the learning rates rise.

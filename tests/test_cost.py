@@ -95,8 +95,8 @@ def test_rows_of_a_network_in_the_order_of_the_calls():
     )
     result = cost(model, torch.zeros(1, 2, 20))
     assert [(row.name, int(row.macs)) for row in result.rows] == [
-        ("0.0", 2 * 20 * 3),
-        ("0.1", 4 * 20 * 2),
+        ("0.depthwise", 2 * 20 * 3),
+        ("0.pointwise", 4 * 20 * 2),
         ("1", 4 * 10 * 20),
         ("3", 8 * 10 * 4),
         ("5", 240),

@@ -50,7 +50,7 @@ def test_rows_of_a_nested_model():
     rows = sizes(Nested())
     assert all(isinstance(row, SizeRow) and isinstance(row, Size) for row in rows)
     assert [(row.name, row.layer, row.kind) for row in rows] == [
-        ("stem.1.0", "FlexConv2d", "kernel size"),
+        ("stem.1.depthwise", "FlexConv2d", "kernel size"),
         ("pool", "DiffStride2d", "stride"),
         ("blocks.1.niff", "NIFFConv2d", "filter extent"),
     ]
@@ -118,10 +118,10 @@ def test_rows_follow_training():
         optimiser.step()
     after = {row.name: row for row in sizes(model)}
     assert list(after) == [row.name for row in before]
-    flex, pool = model.stem[1][0], model.pool
-    assert after["stem.1.0"].size == flex.size
-    assert after["stem.1.0"].window == pytest.approx((4 * flex.window.sigma).tolist())
-    assert after["stem.1.0"].window != before[0].window
+    flex, pool = model.stem[1].depthwise, model.pool
+    assert after["stem.1.depthwise"].size == flex.size
+    assert after["stem.1.depthwise"].window == pytest.approx((4 * flex.window.sigma).tolist())
+    assert after["stem.1.depthwise"].window != before[0].window
     assert after["pool"].size == pool.stride != (2.0, 1.5)
     assert after["pool"].cost == pytest.approx(1 / math.prod(pool.stride))
     assert len(after["blocks.1.niff"].size) == 2
@@ -139,8 +139,8 @@ def test_param_groups_hold_every_parameter_once():
     found = [parameter for group in groups.values() for parameter in group["params"]]
     assert len(found) == len({id(p) for p in found}) == len(list(model.parameters()))
     assert names_of(model, groups["sizes"]) == {
-        "stem.1.0.window.log_sigma",
-        "stem.1.0.window.raw_center",
+        "stem.1.depthwise.window.log_sigma",
+        "stem.1.depthwise.window.raw_center",
         "pool.log2_stride",
     }
     networks = {f"blocks.1.niff.{part}" for part in ("real", "imag")}
@@ -148,15 +148,15 @@ def test_param_groups_hold_every_parameter_once():
     assert names_of(model, groups["weights"]) == {
         *(f"{network}.{layer}.weight" for network in networks for layer in layers),
         "stem.0.weight",
-        "stem.1.1.weight",
+        "stem.1.pointwise.weight",
         "blocks.0.conv1.weight",
         "blocks.0.conv2.weight",
         "blocks.0.shortcut.weight",
         "head.weight",
     }
     undecayed = names_of(model, groups["undecayed"])
-    assert {"stem.0.bias", "blocks.0.norm1.weight", "stem.1.0.bias"} <= undecayed
-    assert any(name.startswith("stem.1.0.kernel.") for name in undecayed)
+    assert {"stem.0.bias", "blocks.0.norm1.weight", "stem.1.depthwise.bias"} <= undecayed
+    assert any(name.startswith("stem.1.depthwise.kernel.") for name in undecayed)
     assert "blocks.1.niff.real.output.bias" in undecayed
     rates = {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()}
     assert rates == {"weights": (0.1, 1e-4), "undecayed": (0.1, 0.0), "sizes": (0.02, 0.0)}
@@ -215,7 +215,7 @@ def test_a_model_with_nothing_to_train_is_an_error(model):
 
 def test_project_sizes():
     model = Nested()
-    flex, pool = model.stem[1][0], model.pool
+    flex, pool = model.stem[1].depthwise, model.pool
     with torch.no_grad():
         for parameter in param_groups(model, lr=0.1)[-1]["params"]:
             parameter.fill_(50.0)
@@ -232,7 +232,7 @@ def test_project_sizes():
 def test_refresh_sizes(monkeypatch):
     """A compiled forward uses the sizes as last read."""
     model = Nested()
-    flex, pool = model.stem[1][0], model.pool
+    flex, pool = model.stem[1].depthwise, model.pool
     with torch.no_grad():
         pool.log2_stride.fill_(1.5)
         flex.window.log_sigma.fill_(0.0)
@@ -252,7 +252,7 @@ def test_change_resolution():
         FlexConv2d(1, 2, 9, init_size=5), nn.ReLU(), SeparableFlexConv2d(2, 2, 17)
     )
     change_resolution_(model, 2)
-    assert (model[0].kernel_size, model[2][0].kernel_size) == ((17, 17), (33, 33))
+    assert (model[0].kernel_size, model[2].depthwise.kernel_size) == ((17, 17), (33, 33))
     assert all(n > 5 for n in model[0].size)
     change_resolution_(model, 0.5)
     assert (model[0].kernel_size, model[0].size) == ((9, 9), (5, 5))

@@ -31,8 +31,8 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> str:
 
 
 def is_int(value: Any) -> bool:
-    """Return whether ``value`` is an integer and no bool."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Return whether ``value`` is an integer (one that ``torch.export`` traces too) and no bool."""
+    return isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool)
 
 
 def boolean(name: str, value: Any) -> bool:

@@ -110,8 +110,11 @@ class _Flow(TorchFunctionMode):
 
 
 def _fixes_the_size(func: Any, *args: Any, **kwargs: Any) -> bool:
-    """Whether this is an adaptive pool, whose output is as large whatever the strides before it."""
-    if "adaptive_" not in getattr(func, "__name__", ""):
+    """Whether the output is as large as asked for, whatever the strides before it."""
+    name = getattr(func, "__name__", "")
+    if name == "interpolate":
+        return (args[1] if len(args) > 1 else kwargs.get("size")) is not None
+    if "adaptive_" not in name:
         return False
     size = args[1] if len(args) > 1 else kwargs.get("output_size")
     return not (isinstance(size, (tuple, list)) and None in size)
@@ -176,8 +179,12 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
             if not isinstance(module, COUNTED):
                 return
             input = next(_tensors((args, kwargs)))
+            linear = isinstance(module, nn.Linear)
+            positions = math.prod(output.shape[1:-1] if linear else output.shape[2:])
             with torch.enable_grad():
-                macs = _macs(module, input, output) * _relaxation(output, strides)
+                macs = _macs(module, input, output)
+                # Where one position is left, no stride upstream changes the work.
+                macs = macs * _relaxation(output, strides if positions > 1 else {})
             shapes = tuple(input.shape), tuple(output.shape)
             rows.append(CostRow(name, type(module).__name__, macs, *shapes, strides))
             if isinstance(module, DiffStrideNd):
@@ -192,7 +199,8 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
         if module not in inside:
             handles.append(module.register_forward_hook(follow(name), with_kwargs=True))
     try:
-        with _evaluating(model), torch.no_grad(), flow:
+        eager = torch.compiler.set_stance("force_eager")
+        with eager, _evaluating(model), torch.no_grad(), flow:
             model(*arguments)
     finally:
         for handle in handles:
@@ -236,9 +244,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _relaxation(output: Tensor, strides: Strides) -> Tensor:
     """A factor of value 1 whose gradient is that of the relaxed map size."""
     factor = torch.ones((), device=output.device)
-    positions = math.prod(output.shape[2:]) if output.dim() > 2 else 1
-    if positions == 1:
-        return factor
     for (pool, _), input_size in strides.items():
         factor = factor * _one(pool.relaxed_size(input_size)).prod()
     return factor

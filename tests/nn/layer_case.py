@@ -17,7 +17,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
-from .layer_tools import Probe, Token, gradients, reset, size_parameters
+from .layer_tools import Probe, Token, gradients, precise_parameters, reset, size_parameters
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -170,9 +170,9 @@ class LayerCase:
             assert output.dtype == dtype
             assert output.isfinite().all()
             output.float().sum().backward()
-            sizes = size_parameters(half)
+            precise = precise_parameters(half)
             for name, parameter in half.named_parameters():
-                assert parameter.dtype == (torch.float32 if name in sizes else dtype), name
+                assert parameter.dtype == (torch.float32 if name in precise else dtype), name
                 assert parameter.grad.dtype == parameter.dtype, name
         assert {p.dtype for p in layer.double().parameters()} <= {torch.float64}
 

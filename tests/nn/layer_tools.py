@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sizeless.kernels import ContinuousKernel
 from sizeless.nn import SizeParameters
 
 
@@ -52,3 +53,21 @@ def size_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
         for parameter in module.size_parameters()
     }
     return {n: p for n, p in layer.named_parameters() if id(p) in sizes}
+
+
+def precise_parameters(layer: nn.Module) -> set[str]:
+    """Names of the parameters that stay in float32: sizes, and the bases of kernel networks."""
+    outputs = {
+        id(parameter)
+        for module in layer.modules()
+        if isinstance(module, ContinuousKernel)
+        for parameter in module.output.parameters()
+    }
+    bases = {
+        id(parameter)
+        for module in layer.modules()
+        if isinstance(module, ContinuousKernel)
+        for parameter in module.parameters()
+    }
+    kept = {n for n, p in layer.named_parameters() if id(p) in bases - outputs}
+    return kept | set(size_parameters(layer))

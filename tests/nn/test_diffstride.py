@@ -347,10 +347,10 @@ def test_the_stride_keeps_its_precision_in_half_precision(dtype):
 
 def test_the_printed_form():
     assert repr(DiffStride1d(2.5)) == (
-        "DiffStride1d(stride=(2.50), size_rule='paper', smoothness=4.0, shared=False)"
+        "DiffStride1d(stride=(2.5,), size_rule='paper', smoothness=4.0, shared=False)"
     )
     assert repr(DiffStride2d((2, 3), size_rule="exact")) == (
-        "DiffStride2d(stride=(2.00, 3.00), size_rule='exact', transition=0.25, shared=False)"
+        "DiffStride2d(stride=(2.0, 3.0), size_rule='exact', transition=0.25, shared=False)"
     )
 
 

@@ -299,7 +299,7 @@ def test_inputs_smaller_than_the_largest_kernel_are_refused(
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_separable_layer_is_depthwise_and_then_pointwise(ndim: int) -> None:
     layer = SEPARABLE[ndim](4, 6, 9, init_size=5, kernel=SMALL, dtype=torch.float64)
-    depthwise, pointwise = layer
+    depthwise, pointwise = layer.depthwise, layer.pointwise
     assert layer.size == depthwise.size == (5,) * ndim
     assert depthwise.weight.shape == (4, 1, *(5,) * ndim)
     nn.init.normal_(depthwise.bias)
@@ -312,9 +312,9 @@ def test_separable_layer_is_depthwise_and_then_pointwise(ndim: int) -> None:
 
 def test_separable_layer_passes_its_options_on() -> None:
     layer = SeparableFlexConv1d(2, 3, 50, bias=False, causal=True, init_size=7, kernel=SMALL)
-    assert layer[0].bias is None
-    assert layer[1].bias is None
-    assert layer[0].causal
+    assert layer.depthwise.bias is None
+    assert layer.pointwise.bias is None
+    assert layer.depthwise.causal
     assert layer.size == (7,)
     with pytest.raises(TypeError, match="groups is in_channels"):
         SeparableFlexConv2d(2, 3, 9, groups=1)

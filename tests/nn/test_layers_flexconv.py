@@ -229,8 +229,8 @@ class TestFlexConv3dDepthwise(FlexConvCase):
 
 class SeparableFlexConvCase(FlexConvCase):
     def twin(self, layer, input):
-        hidden = references.flexconv(layer[0], input)
-        return naive.convolve(hidden, layer[1].weight, layer[1].bias)
+        hidden = references.flexconv(layer.depthwise, input)
+        return naive.convolve(hidden, layer.pointwise.weight, layer.pointwise.bias)
 
 
 class TestSeparableFlexConv1d(SeparableFlexConvCase):

@@ -76,11 +76,11 @@ class TestNIFFConv3dZeros(NIFFConvCase):
 
 class SeparableNIFFConvCase(NIFFConvCase):
     def twin(self, layer, input):
-        hidden = references.niff(layer[0], input)
-        return naive.convolve(hidden, layer[1].weight, layer[1].bias)
+        hidden = references.niff(layer.depthwise, input)
+        return naive.convolve(hidden, layer.pointwise.weight, layer.pointwise.bias)
 
     def shown(self, layer):
-        return super().shown(layer[0])
+        return super().shown(layer.depthwise)
 
 
 class TestSeparableNIFFConv1d(SeparableNIFFConvCase):

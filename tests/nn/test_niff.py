@@ -336,7 +336,7 @@ def test_filters_start_at_the_scale_that_was_measured() -> None:
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_separable_layer_is_depthwise_and_then_pointwise(ndim: int) -> None:
     layer = SEPARABLE[ndim](3, 5, True, boundary="zeros", dtype=torch.float64)
-    depthwise, pointwise = layer
+    depthwise, pointwise = layer.depthwise, layer.pointwise
     assert depthwise.boundary == "zeros"
     assert depthwise.bias is None
     input = torch.randn(2, 3, *(4, 5, 3)[:ndim], dtype=torch.float64)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless import _validate
-from sizeless.nn.sized import read_floats
+from sizeless.nn.sized import SizeParameters, read_floats
 
 
 def _clip(value: Tensor, low: float, high: float) -> Tensor:
@@ -35,7 +35,7 @@ def _row_positions(height: int) -> Tensor:
     ``-k`` has ``k - 1``. An odd height's nonnegative frequencies are one bin further out: the mean
     has position 1 and ``+k`` has ``k + 1``, except the highest one, which keeps ``k``.
     """
-    rows = torch.arange(height)
+    rows = torch.arange(height, device="cpu")
     return torch.where(rows < height // 2, rows + height % 2, height - 1 - rows)
 
 
@@ -97,7 +97,7 @@ def _spatial_size(input_size: int | Sequence[int], smallest: tuple[int, int]) ->
     return height, width
 
 
-class OfficialDiffStride2d(nn.Module):
+class OfficialDiffStride2d(SizeParameters):
     r"""DiffStride exactly as the authors' TensorFlow layer computes it.
 
     With the clipped strides $s_d$, the smoothness $R$ and a map of $D$ bins along axis $d$, the
@@ -249,16 +249,12 @@ class OfficialDiffStride2d(nn.Module):
         return len(self._kept(rows)), 2 * (len(self._kept(columns)) - 1)
 
     @torch.no_grad()
-    def project_(self) -> OfficialDiffStride2d:
+    def project_(self) -> None:
         """Clip ``strides`` to the limits in place; call it after every optimiser step.
 
         The reference declares this as a constraint of the variable, which its optimiser applies.
-
-        Returns:
-            The layer itself.
         """
         self.strides.clamp_(self.min_stride, self.max_stride)
-        return self
 
     def extra_repr(self) -> str:
         """Return the strides and the settings for ``repr``."""
@@ -293,10 +289,10 @@ class OfficialDiffStride2d(nn.Module):
         strides = _clip(strides, self.min_stride, self.max_stride)
         # A number over a tensor would be its reciprocal times the number: one rounding more, and
         # another size where the ramp's foot meets a bin.
-        extents = torch.tensor([height, width], dtype=strides.dtype)
+        extents = torch.tensor([height, width], dtype=strides.dtype, device="cpu")
         ends = _clip(extents / strides, 2.0, math.inf) / 2
         rows = self._ramp(ends[0], _row_positions(height))
-        return rows, self._ramp(ends[1] + 1, torch.arange(width // 2 + 1))
+        return rows, self._ramp(ends[1] + 1, torch.arange(width // 2 + 1, device="cpu"))
 
     def _ramp(self, end: Tensor, positions: Tensor) -> Tensor:
         """Return the weights: 1 up to ``end``, then falling to 0 over ``smoothness`` bins."""
@@ -371,8 +367,8 @@ class OfficialSpectralPool2d(nn.Module):
             TypeError: ``input_size`` does not hold ints.
             ValueError: the map is too small.
         """
-        size = torch.tensor(_spatial_size(input_size, (2, 2)), dtype=torch.float32)
-        height, width = (size / torch.tensor(self.stride)).int().tolist()
+        size = torch.tensor(_spatial_size(input_size, (2, 2)), dtype=torch.float32, device="cpu")
+        height, width = (size / torch.tensor(self.stride, device="cpu")).int().tolist()
         return max(height - height % 2, 2), max(width, 2)
 
     def extra_repr(self) -> str:

@@ -78,6 +78,7 @@ def load_official_flexconv(model: Network, state_dict: Mapping[str, Tensor]) -> 
             if isinstance(target, FlexConvNd):
                 center, sigma = value.reshape(-1, 2).unbind(dim=1)
                 target.window.assign_(center, sigma)
+                target.refresh_size()
             else:
                 target.copy_(value.reshape(target.shape))
     return model

@@ -49,9 +49,8 @@ class OfficialFullNIFF2d(nn.Module):
                 f"input must have a number of channels that divides the {filters} filters, got "
                 f"{channels} in shape {tuple(input.shape)}"
             )
-        order = _rolled(torch.arange(filters).view(channels, filters // channels)).T.to(
-            input.device
-        )
+        numbers = torch.arange(filters, device=input.device)
+        order = _rolled(numbers.view(channels, filters // channels)).T
         real, imag = self.filters.half_spectrum(tuple(input.shape[2:]))
         return circular_convolve(input, real[:, 0][order], imag[:, 0][order])
 

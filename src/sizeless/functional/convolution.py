@@ -35,6 +35,8 @@ _DIRECT = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 # the same convolution of an input padded beforehand does not.
 _WIDEST_FAST_PADDING = 6
 
+FEW = 16
+"""Taps below which the direct method is always the cheaper one."""
 
 WIDE = 256
 """Taps beyond which the direct weight gradient of a dense kernel slows down."""
@@ -47,7 +49,12 @@ class Geometry(NamedTuple):
     dilation: tuple[int, ...]
     amounts: Amounts
     output_size: tuple[int, ...]
-    lengths: tuple[int, ...]
+    periods: tuple[int, ...]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Transform lengths: fast ones that are no shorter than the periods."""
+        return tuple(map(good_length, self.periods))
 
 
 def convolve(
@@ -122,7 +129,9 @@ def convolve(
         padded = pad(input, amounts, padding_mode)
         amounts = ((0, 0),) * ndim
     geometry = _geometry(tuple(padded.shape[2:]), reach, stride, dilation, amounts)
-    if method == "auto":
+    if method == "auto" and math.prod(weight.shape[2:]) < FEW:
+        method = "direct"
+    elif method == "auto":
         training = torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad)
         method = choose_method(
             input.shape[0],
@@ -144,13 +153,13 @@ def _geometry(
     dilation: tuple[int, ...],
     amounts: Amounts,
 ) -> Geometry:
-    """Return the geometry of a convolution; its transform lengths leave room for every lag.
+    """Return the geometry of a convolution; its periods leave room for every lag.
 
     With the input at the origin of a period of length L, lag ``-before`` must meet zeros at
     ``L - before`` and later, so L is at least ``size + before``, likewise ``size + after``; and
     L holds the kernel and all outputs.
     """
-    spans, lengths = [], []
+    spans, periods = [], []
     for axis, (n, r, (before, after)) in enumerate(zip(size, reach, amounts, strict=True)):
         span = n + before + after - r
         if span < 1:
@@ -160,9 +169,9 @@ def _geometry(
                 "or a larger padding, such as padding='same'"
             )
         spans.append(span)
-        lengths.append(good_length(max(n + max(before, after), r + 1, span)))
+        periods.append(max(n + max(before, after), r + 1, span))
     output_size = tuple((span - 1) // s + 1 for span, s in zip(spans, stride, strict=True))
-    return Geometry(stride, dilation, amounts, output_size, tuple(lengths))
+    return Geometry(stride, dilation, amounts, output_size, tuple(periods))
 
 
 def choose_method(

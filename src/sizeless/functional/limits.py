@@ -44,10 +44,15 @@ def clamp_straight_through(
     """
     bounded = tensor("value", value).detach()
     if low is not None:
-        bounded = torch.maximum(bounded, torch.as_tensor(low, dtype=value.dtype).to(value.device))
+        bounded = torch.maximum(
+            bounded, torch.as_tensor(low, dtype=value.dtype, device=value.device)
+        )
     if high is not None:
-        bounded = torch.minimum(bounded, torch.as_tensor(high, dtype=value.dtype).to(value.device))
-    return bounded + (value - value.detach())
+        bounded = torch.minimum(
+            bounded, torch.as_tensor(high, dtype=value.dtype, device=value.device)
+        )
+    # The difference carries the gradient and is 0, but not for an infinite value.
+    return bounded + (value - value.detach()).nan_to_num(0.0)
 
 
 class _Ramp(Function):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sizeless._precision import at_least_float32, keeping_precision
 from sizeless._validate import (
     floating_dtype,
     is_int,
     number,
-    parameter_dtype,
     positive_int,
     real_tensor,
 )
@@ -27,6 +27,9 @@ class ContinuousKernel(nn.Module):
     Subclasses compute the basis $\phi$ in ``basis``; the last layer ``output`` is always
     linear. That is the protocol that the layers of ``sizeless.nn`` rely on: a class or function
     ``(ndim, out_features, device=..., dtype=...)`` that returns such a module.
+
+    Only ``output`` is ever in half precision. The basis stays in float32 or better, and so do the
+    coordinates: bfloat16 cannot tell the taps of a kernel of a thousand apart.
 
     Args:
         ndim: Number of coordinates $D$, 1 to 3.
@@ -67,9 +70,26 @@ class ContinuousKernel(nn.Module):
                 f"coordinates must end in an axis of {self.ndim} (ndim), got shape "
                 f"{tuple(coordinates.shape)}"
             )
-        parameter_dtype("coordinates", coordinates, self.output.weight)
-        values: Tensor = self.output(self.basis(coordinates))
+        if coordinates.dtype != self.basis_dtype:
+            raise TypeError(
+                f"coordinates must have the dtype of the basis ({self.basis_dtype}), got "
+                f"{coordinates.dtype}; convert them with .to()"
+            )
+        values: Tensor = self.output(self.basis(coordinates).to(self.output.weight.dtype))
         return values
+
+    @property
+    def basis_dtype(self) -> torch.dtype:
+        """Dtype of coordinates and basis: that of the output, and at least float32."""
+        return at_least_float32(self.output.weight.dtype)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ContinuousKernel:
+        keep = keeping_precision(fn)
+        if recurse:
+            for child in self.children():
+                child._apply(fn if child is self.output else keep)
+        super()._apply(keep, recurse=False)
+        return self
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew."""

@@ -58,7 +58,7 @@ class MultiplicativeNetwork(ContinuousKernel):
         self.hidden = hidden
         self.layers = positive_int("layers", layers)
         self.input_scale = number("input_scale", input_scale, above=0)
-        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        factory: dict[str, Any] = {"device": device, "dtype": self.basis_dtype}
         self.frequency = nn.Parameter(torch.empty(layers + 1, hidden, ndim, **factory))
         self.phase = nn.Parameter(torch.empty(layers + 1, hidden, **factory))
         self.mixing = nn.ModuleList(nn.Linear(hidden, hidden, **factory) for _ in range(layers))

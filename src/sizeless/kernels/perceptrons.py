@@ -62,7 +62,7 @@ class SIREN(ContinuousKernel):
         self.omega_0 = number("omega_0", omega_0, above=0)
         widths = [ndim] + [hidden] * (layers - 1)
         self.sines = nn.ModuleList(
-            nn.Linear(n, m, device=device, dtype=dtype) for n, m in pairwise(widths)
+            nn.Linear(n, m, device=device, dtype=self.basis_dtype) for n, m in pairwise(widths)
         )
         self.reset_parameters()
 
@@ -149,7 +149,7 @@ class MLP(ContinuousKernel):
         widths = (ndim, *ints("hidden", hidden))
         super().__init__(ndim, out_features, widths[-1], device, dtype)
         self.linears = nn.ModuleList(
-            nn.Linear(n, m, device=device, dtype=dtype) for n, m in pairwise(widths)
+            nn.Linear(n, m, device=device, dtype=self.basis_dtype) for n, m in pairwise(widths)
         )
         self.activation = _activation(activation)
 

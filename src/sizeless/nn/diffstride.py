@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless._validate import boolean, feature_map, float_tuple, int_tuple, number, one_of
+from sizeless.functional.fft import no_autocast
 from sizeless.functional.limits import clamp_straight_through
 from sizeless.functional.resampling import AMPLITUDES, resample
 from sizeless.nn.sized import (
@@ -161,7 +162,7 @@ class DiffStrideNd(SizeParameters):
         feature_map("input", input, self.ndim)
         self.refresh_size()
         sizes = tuple(input.shape[2:])
-        with torch.autocast(input.device.type, enabled=False):
+        with no_autocast(input.device.type):
             cutoff, transition = self._window(sizes)
         return resample(
             input,

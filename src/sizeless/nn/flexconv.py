@@ -20,6 +20,7 @@ from sizeless._validate import (
     parameter_dtype,
 )
 from sizeless.functional.convolution import convolve
+from sizeless.functional.fft import no_autocast
 from sizeless.functional.padding import PADDING_MODES
 from sizeless.kernels import MAGNet, coordinate_axis, coordinate_grid
 from sizeless.nn import _flexconv_arguments as arguments
@@ -154,8 +155,8 @@ class FlexConvNd(nn.Module):
         window were at its threshold there.
         """
         # Sizes and kernels are computed in full precision under autocast.
-        with torch.autocast(self.window.log_sigma.device.type, enabled=False):
-            like = self.kernel.output.weight
+        like = self.window.log_sigma
+        with no_autocast(like.device.type):
             axes = [
                 coordinate_axis(n, start, stop, like)
                 for n, (start, stop) in zip(self.kernel_size, bounds, strict=True)
@@ -239,7 +240,8 @@ class FlexConvNd(nn.Module):
         new = tuple(step * round((n - 1) * factor / step) + 1 for n in self.kernel_size)
         for before, after in zip(self.kernel_size, new, strict=True):
             self.kernel.scale_output_(max(before - 1, 1) / max(after - 1, 1))
-        self.kernel_size = self.window.taps = new
+        self.window.resize_(new)
+        self.kernel_size = new
         self.refresh_size()
 
     def nyquist(self) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from sizeless._validate import (
 )
 from sizeless.functional.circular import circular_convolve, hermitian_half, spatial_kernel
 from sizeless.functional.convolution import convolve
+from sizeless.functional.fft import no_autocast
 from sizeless.kernels import MLP, coordinate_grid
 from sizeless.kernels.base import linears
 from sizeless.nn.sized import Size
@@ -83,11 +84,11 @@ class NIFFConvNd(nn.Module):
         Returns:
             Tensor of frequencies in FFT order, in ``frequency_unit``.
         """
-        like = self.real.output.weight
+        device, dtype = self.real.output.weight.device, self.real.basis_dtype
         axes = []
         for n in int_tuple("map_size", map_size, self.ndim):
-            k = torch.arange(n, device=like.device)
-            k = torch.where(k < (n + 1) // 2, k, k - n).to(like.dtype)
+            k = torch.arange(n, device=device)
+            k = torch.where(k < (n + 1) // 2, k, k - n).to(dtype)
             if self.half_sample_grid and n % 2:
                 k = k - 0.5
             axes.append(k / n if self.frequency_unit == "cycles/pixel" else k)
@@ -105,7 +106,7 @@ class NIFFConvNd(nn.Module):
         """
         frequencies = self.frequencies(map_size)
         # Filters are made in full precision under autocast.
-        with torch.autocast(frequencies.device.type, enabled=False):
+        with no_autocast(frequencies.device.type):
             shape = (self.out_channels, self.in_channels // self.groups, *frequencies.shape[:-1])
             real, imag = (
                 network(frequencies).movedim(-1, 0).reshape(shape)

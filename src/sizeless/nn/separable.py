@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sizeless._validate import boolean, positive_int
 from sizeless._validate import options as check_options
@@ -33,7 +33,19 @@ def _check(
     check_options(type(layer).__name__, options, layer.depthwise_class, fixed=("groups",))
 
 
-class SeparableFlexConvNd(nn.Sequential):
+class _Separable(nn.Module):
+    """A depthwise layer and a 1x1 convolution."""
+
+    depthwise: nn.Module
+    pointwise: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(N, in_channels, *spatial)`` to ``(N, out_channels, *spatial)``."""
+        output: Tensor = self.pointwise(self.depthwise(input))
+        return output
+
+
+class SeparableFlexConvNd(_Separable):
     """Depthwise FlexConv, then 1x1; see ``SeparableFlexConv2d``."""
 
     depthwise_class: type[FlexConvNd]
@@ -60,15 +72,16 @@ class SeparableFlexConvNd(nn.Sequential):
             dtype=dtype,
             **options,
         )
-        pointwise = POINTWISE[depthwise.ndim](
+        super().__init__()
+        self.depthwise = depthwise
+        self.pointwise = POINTWISE[depthwise.ndim](
             in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype
         )
-        super().__init__(depthwise, pointwise)
 
     @property
     def size(self) -> tuple[int, ...]:
         """Size of the depthwise kernel in taps."""
-        return cast(FlexConvNd, self[0]).size
+        return cast(FlexConvNd, self.depthwise).size
 
 
 class SeparableFlexConv2d(SeparableFlexConvNd):
@@ -120,7 +133,7 @@ class SeparableFlexConv3d(SeparableFlexConvNd):
     depthwise_class = FlexConv3d
 
 
-class SeparableNIFFConvNd(nn.Sequential):
+class SeparableNIFFConvNd(_Separable):
     """Depthwise NIFF, then 1x1; see ``SeparableNIFFConv2d``."""
 
     depthwise_class: type[NIFFConvNd]
@@ -139,10 +152,11 @@ class SeparableNIFFConvNd(nn.Sequential):
         depthwise = self.depthwise_class(
             in_channels, in_channels, in_channels, device=device, dtype=dtype, **options
         )
-        pointwise = POINTWISE[depthwise.ndim](
+        super().__init__()
+        self.depthwise = depthwise
+        self.pointwise = POINTWISE[depthwise.ndim](
             in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype
         )
-        super().__init__(depthwise, pointwise)
 
 
 class SeparableNIFFConv2d(SeparableNIFFConvNd):

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sizeless._precision import at_least_float32, keeping_precision
 from sizeless._validate import floating_dtype
-
-HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,7 @@ class SizeParameters(nn.Module):
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SizeParameters:
-        def keep_precision(tensor: Tensor) -> Tensor:
-            applied = fn(tensor)
-            if applied.dtype in HALF_PRECISION and tensor.dtype not in HALF_PRECISION:
-                return tensor.to(applied.device)
-            return applied
-
-        super()._apply(keep_precision, recurse)
+        super()._apply(keeping_precision(fn), recurse)
         return self
 
     def size_parameters(self) -> Iterator[nn.Parameter]:
@@ -82,7 +75,7 @@ def refresh_after_loading(module: Any, _incompatible_keys: object) -> None:
 def size_dtype(dtype: torch.dtype | None) -> torch.dtype:
     """Dtype of size parameters in a layer of ``dtype``: float32 or better."""
     floating_dtype(dtype)
-    return torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)
+    return at_least_float32(dtype)
 
 
 def read_floats(parameter: Tensor, name: str) -> list[float]:

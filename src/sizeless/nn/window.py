@@ -77,6 +77,7 @@ class GaussianWindow(SizeParameters):
             self.raw_center = nn.Parameter(center)
         else:
             self.register_buffer("raw_center", center, persistent=False)
+            self.register_load_state_dict_post_hook(_restore_center)
         self.reset_parameters()
 
     @property
@@ -91,7 +92,11 @@ class GaussianWindow(SizeParameters):
         ]
         with torch.no_grad():
             self.log_sigma.copy_(torch.tensor([math.log(s) for s in sigmas], device="cpu"))
-            self.raw_center.fill_(1.0 if self.causal else 0.0)
+            self.raw_center.fill_(self._first_center)
+
+    @property
+    def _first_center(self) -> float:
+        return 1.0 if self.causal else 0.0
 
     def _sigma_of(self, size: float, taps: int) -> float:
         """Width at which a centred window keeps ``size`` taps, rounded to the crop rule."""
@@ -151,6 +156,22 @@ class GaussianWindow(SizeParameters):
             if (self.log_sigma < self._limits()[0]).any():
                 self.min_sizes = (1,) * self.ndim
                 self.narrowest = min(widths)
+
+    def resize_(self, taps: Sequence[int]) -> None:
+        """Spread the axes over other numbers of taps; every size keeps its share of its axis."""
+        spans = [
+            max(new - 1, 1) / max(old - 1, 1) for new, old in zip(taps, self.taps, strict=True)
+        ]
+        self.init_sizes = tuple(
+            min(max(size * span, 1.0), n)
+            for size, span, n in zip(self.init_sizes, spans, taps, strict=True)
+        )
+        step = 1 if self.causal else 2
+        self.min_sizes = tuple(
+            step * int((size - 1) * span / step) + 1
+            for size, span in zip(self.min_sizes, spans, strict=True)
+        )
+        self.taps = tuple(taps)
 
     def project_(self) -> None:
         """Move width and centre back into their limits, in place."""
@@ -216,6 +237,11 @@ class GaussianWindow(SizeParameters):
             Tensor of shape ``(ndim,)`` in cycles per unit coordinate.
         """
         return stddevs / (2 * math.pi * self.sigma)
+
+
+def _restore_center(window: GaussianWindow, _incompatible_keys: object) -> None:
+    """Make the centre that is no parameter, and in no state dict, anew beside what was loaded."""
+    window.raw_center = torch.full_like(window.log_sigma.detach(), window._first_center)
 
 
 def _spacing(taps: int) -> float:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
 EXAMPLES = {
     page.name: "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.M | re.S))
-    for page in sorted(DOCS.glob("*.md"))
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 
 

@@ -23,7 +23,8 @@ def _fit(args: Sequence[str]) -> None:
     draw_sizes(points, outcome.network, outcome.folder.picture)
     console = Console()
     if points:
-        console.print(size_table(points))
+        chosen = outcome.metrics["epoch"]
+        console.print(size_table([point for point in points if point.epoch <= chosen]))
     console.print(metric_line(outcome.metrics))
     console.print(f"Run folder: {outcome.folder.path}", highlight=False, soft_wrap=True)
 

@@ -124,3 +124,13 @@ def test_autocast_does_not_hide_a_mix_with_float64() -> None:
         pytest.raises(TypeError, match="leaves float64 alone"),
     ):
         convolve(X, W.double(), groups=2)
+
+
+def test_few_taps_need_no_graph_of_their_own_for_every_length() -> None:
+    weight = torch.randn(1, 1, 9)
+    compiled = torch.compile(
+        lambda x: convolve(x, weight, padding="same"), fullgraph=True, backend="eager"
+    )
+    for length in range(50, 70):
+        x = torch.randn(1, 1, length)
+        torch.testing.assert_close(compiled(x), convolve(x, weight, padding="same"))

@@ -74,3 +74,11 @@ def test_ramp_works_under_vmap():
     slopes = torch.func.vmap(torch.func.grad(lambda row: ramp(row).sum()))(x)
     assert torch.equal(torch.func.vmap(ramp)(x), x.clamp(0, 1))
     assert torch.equal(slopes, ((x >= 0) & (x <= 1)).float())
+
+
+def test_an_infinite_value_ends_at_the_limit() -> None:
+    value = torch.tensor([torch.inf, -torch.inf], requires_grad=True)
+    limited = clamp_straight_through(value, -1.0, 2.0)
+    limited.sum().backward()
+    assert limited.tolist() == [2.0, -1.0]
+    assert value.grad.isfinite().all()

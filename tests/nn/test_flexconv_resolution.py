@@ -168,3 +168,14 @@ def test_flextcn_hears_the_same_sequence() -> None:
     model.change_resolution_(2)
     assert relative_error(model(fine_scene), coarse) < 0.1
     assert relative_error(unchanged, coarse) > 0.2
+
+
+def test_limits_and_starts_keep_their_share() -> None:
+    layer = FlexConv1d(1, 1, 65, init_size=17, min_size=9)
+    share = layer.window.sigma
+    layer.change_resolution_(0.5)
+    assert layer.kernel_size == (33,)
+    assert layer.describe_size().limits == ((5, 33),)
+    assert torch.equal(layer.window.sigma, share)
+    layer.reset_parameters()
+    torch.testing.assert_close(layer.window.sigma, share)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless import _validate
+from sizeless.functional.fft import no_autocast
 from sizeless.nn.sized import SizeParameters, read_floats
 
 
@@ -66,6 +67,11 @@ def _like(output: Tensor, input: Tensor) -> Tensor:
     )
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     return output.to(input.dtype).contiguous(memory_format=memory_format)
+
+
+def _empty(input: Tensor, height: int, width: int) -> Tensor:
+    """Return the output for an empty batch, whose transform some builds of torch refuse."""
+    return input.reshape(*input.shape[:2], height, width)
 
 
 def _number(name: str, value: Any) -> float:
@@ -209,7 +215,9 @@ class OfficialDiffStride2d(SizeParameters):
         self._raise_strides_(height, width)
         rows, columns = self._ramps(self.strides.cpu(), height, width)
         kept_rows, kept_columns = self._kept(rows), self._kept(columns)
-        with torch.autocast(input.device.type, enabled=False):
+        if not input.numel():
+            return _empty(input, len(kept_rows), 2 * (len(kept_columns) - 1))
+        with no_autocast(input.device.type):
             work = _working_copy(input)
             row_weight = rows[kept_rows].to(work)
             column_weight = columns[kept_columns].to(work)
@@ -348,7 +356,9 @@ class OfficialSpectralPool2d(nn.Module):
         _validate.feature_map("input", input, ndim=2)
         size = (input.shape[2], input.shape[3])
         height, width = self.output_size(size)
-        with torch.autocast(input.device.type, enabled=False):
+        if not input.numel():
+            return _empty(input, height, width)
+        with no_autocast(input.device.type):
             half = torch.fft.rfft(_working_copy(input), dim=-1)[..., : width // 2 + 1]
             spectrum = torch.fft.fft(half, dim=-2)
             low, high = spectrum[..., : height // 2, :], spectrum[..., size[0] - height // 2 :, :]

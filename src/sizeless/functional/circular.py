@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from sizeless._validate import ints, positive_int, real_tensor
-from sizeless.functional.fft import mix_channels, no_autocast, result_dtype, spectral_dtype
+from sizeless.functional.fft import (
+    irfftn,
+    mix_channels,
+    no_autocast,
+    result_dtype,
+    rfftn,
+    spectral_dtype,
+)
 from sizeless.functional.operands import (
     add_bias,
     check_bias,
@@ -74,9 +81,9 @@ def circular_convolve(
     dtype, axes = spectral_dtype(input), tuple(range(2, input.dim()))
     with no_autocast(input.device.type):
         filter = hermitian_spectrum(real.to(dtype), imag.to(dtype), map_size)
-        signal = torch.fft.rfftn(input.to(dtype), dim=axes)
+        signal = rfftn(input.to(dtype), map_size, axes)
         product = mix_channels(signal, filter, groups)
-        output = torch.fft.irfftn(product, s=map_size, dim=axes)
+        output = irfftn(product, map_size, axes)
         output = add_bias(output, None if bias is None else bias.to(dtype))
     return keep_layout(output.to(result_dtype(input)), input)
 
@@ -160,7 +167,7 @@ def spatial_kernel(real: Tensor, imag: Tensor, map_size: Sequence[int]) -> Tenso
     dtype = spectral_dtype(real)
     with no_autocast(real.device.type):
         filter = hermitian_spectrum(real.to(dtype), imag.to(dtype), map_size)
-        kernel = torch.fft.irfftn(filter, s=map_size, dim=axes)
+        kernel = irfftn(filter, map_size, axes)
         return torch.fft.fftshift(kernel, dim=axes).to(real.dtype)
 
 

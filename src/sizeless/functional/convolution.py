@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from sizeless._validate import int_tuple, one_of
 from sizeless.functional.fft import (
     good_length,
+    irfftn,
     mix_channels,
     no_autocast,
     result_dtype,
+    rfftn,
     spectral_dtype,
 )
 from sizeless.functional.operands import (
@@ -285,10 +287,10 @@ def _correlate(
     if not axes:
         return mix_channels(input, kernel, groups)
     periods = [lengths[axis - 2] for axis in axes]
-    signal = torch.fft.rfftn(input, s=periods, dim=axes)
-    filter = torch.fft.rfftn(kernel, s=periods, dim=axes)
+    signal = rfftn(input, periods, axes)
+    filter = rfftn(kernel, periods, axes)
     product = mix_channels(signal, filter.conj(), groups)
-    return torch.fft.irfftn(product, s=periods, dim=axes)
+    return irfftn(product, periods, axes)
 
 
 def _spread(weight: Tensor, dilation: tuple[int, ...]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -71,6 +72,28 @@ def no_autocast(device_type: str) -> AbstractContextManager[object]:
     if _autocast_is_on(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
+
+
+def rfftn(input: Tensor, sizes: Sequence[int], axes: Sequence[int]) -> Tensor:
+    """Transform as ``torch.fft.rfftn``, an empty batch too, which some builds of torch refuse."""
+    if input.numel():
+        return torch.fft.rfftn(input, s=sizes, dim=axes)
+    halved = [*sizes[:-1], sizes[-1] // 2 + 1]
+    return input.to(input.dtype.to_complex()).reshape(_resized(input, halved, axes))
+
+
+def irfftn(spectrum: Tensor, sizes: Sequence[int], axes: Sequence[int]) -> Tensor:
+    """Transform back as ``torch.fft.irfftn``, an empty batch too."""
+    if spectrum.numel():
+        return torch.fft.irfftn(spectrum, s=sizes, dim=axes)
+    return spectrum.real.reshape(_resized(spectrum, sizes, axes))
+
+
+def _resized(tensor: Tensor, sizes: Sequence[int], axes: Sequence[int]) -> list[int]:
+    shape = list(tensor.shape)
+    for axis, size in zip(axes, sizes, strict=True):
+        shape[axis] = size
+    return shape
 
 
 def mix_channels(signal: Tensor, filter: Tensor, groups: int) -> Tensor:

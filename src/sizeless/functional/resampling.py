@@ -19,7 +19,7 @@ from sizeless._validate import (
     positive_int,
     real_tensor,
 )
-from sizeless.functional.fft import no_autocast, result_dtype
+from sizeless.functional.fft import irfftn, no_autocast, result_dtype, rfftn
 from sizeless.functional.limits import ramp
 from sizeless.functional.operands import keep_layout, spatial_dims
 
@@ -178,13 +178,15 @@ def _resample_axis_fft(
         counted[-1] = 1.0
     weights = weights * output_size / counted
     with no_autocast(input.device.type):
-        spectrum = torch.fft.rfft(input.transpose(axis, -1).to(like.dtype))[..., : len(weights)]
+        spectrum = rfftn(input.transpose(axis, -1).to(like.dtype), [size], [-1])[
+            ..., : len(weights)
+        ]
         real, imag = spectrum.real * weights, spectrum.imag * weights
         if output_size % 2 == 0 and len(weights) - 1 == output_size // 2:
             # The output's Nyquist bin is real; an imaginary part would mean different things to
             # different FFT libraries.
             imag = torch.cat([imag[..., :-1], torch.zeros_like(imag[..., -1:])], dim=-1)
-        output = torch.fft.irfft(torch.complex(real, imag), n=output_size)
+        output = irfftn(torch.complex(real, imag), [output_size], [-1])
     return output.to(result_dtype(input)).transpose(axis, -1).contiguous()
 
 

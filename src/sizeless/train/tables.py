@@ -12,7 +12,7 @@ from sizeless.trajectories import SizePoint, tracks
 
 
 def size_table(points: Sequence[SizePoint]) -> Table:
-    """Return a table with one row per layer: its size at the start and now, and its limits.
+    """Return a table with one row per layer: its size at the start and at the end, and its limits.
 
     The window is its standard deviation in taps.
 

@@ -10,6 +10,7 @@ import weakref
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -218,9 +219,8 @@ class LayerCase:
         self.check_state(layer, input, torch.load(file, weights_only=True))
 
     def test_its_state_survives_safetensors(self, layer):
-        safetensors = pytest.importorskip("safetensors.torch")
         state = layer.eval().state_dict()
-        self.check_state(layer, self.input(), safetensors.load(safetensors.save(state)))
+        self.check_state(layer, self.input(), safetensors.torch.load(safetensors.torch.save(state)))
 
     def check_state(self, layer: nn.Module, input: Tensor, state: dict[str, Tensor]) -> None:
         other = self.make(dtype=torch.float64).eval()

@@ -153,7 +153,7 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
         TypeError: If ``model`` is no module, or ``example_input`` neither tensor nor tuple.
         ValueError: If no layer that is counted was called.
 
-    Example:
+    Examples:
         >>> import sizeless, torch
         >>> model = torch.nn.Sequential(sizeless.DiffStride1d(2.0), torch.nn.Conv1d(1, 1, 3))
         >>> result = cost(model, torch.zeros(1, 1, 64))

@@ -54,7 +54,7 @@ def aliasing_penalty(
 
     Source: Romero et al. 2022, arXiv 2110.08059, section 3.3 and equation 25.
 
-    Example:
+    Examples:
         >>> import sizeless
         >>> penalty = aliasing_penalty(sizeless.FlexConv2d(1, 1, 33))
         >>> penalty.shape, bool(penalty > 0)
@@ -123,7 +123,7 @@ def complexity_penalty(
 
     Source: Riad et al. 2022, arXiv 2202.01653, section 3.3.
 
-    Example:
+    Examples:
         >>> import sizeless, torch
         >>> model = torch.nn.Sequential(sizeless.DiffStride1d(2.0), sizeless.DiffStride1d(2.0))
         >>> complexity_penalty(model, torch.zeros(1, 1, 64)).item()

@@ -39,7 +39,7 @@ def sizes(model: nn.Module) -> list[SizeRow]:
     Returns:
         One row per layer: its name, kind of size, present size, window, limits and cost.
 
-    Example:
+    Examples:
         >>> import sizeless
         >>> row = sizes(sizeless.FlexConv1d(1, 1, kernel_size=33, init_size=5))[0]
         >>> row.kind, row.size, row.limits
@@ -75,7 +75,7 @@ def param_groups(
         TypeError: If ``model`` is no module or a rate no number.
         ValueError: If a rate is negative or the model has nothing to train.
 
-    Example:
+    Examples:
         >>> import sizeless, torch
         >>> model = sizeless.FlexConv1d(1, 1, kernel_size=33)
         >>> groups = param_groups(model, lr=0.01)

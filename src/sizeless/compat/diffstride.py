@@ -160,7 +160,7 @@ class OfficialDiffStride2d(SizeParameters):
     Source: Riad, Teboul, Grangier and Zeghidour, "Learning strides in convolutional neural
     networks", ICLR 2022, Algorithm 1, in the form of the authors' program.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from sizeless.compat.diffstride import OfficialDiffStride2d
         >>> layer = OfficialDiffStride2d((2.0, 4.0))
@@ -245,7 +245,7 @@ class OfficialDiffStride2d(SizeParameters):
             TypeError: ``input_size`` does not hold ints.
             ValueError: the map is too small.
 
-        Example:
+        Examples:
             >>> from sizeless.compat.diffstride import OfficialDiffStride2d
             >>> OfficialDiffStride2d(2.0).output_size((32, 31))
             (24, 24)
@@ -340,7 +340,7 @@ class OfficialSpectralPool2d(nn.Module):
     Source: Riad et al., ICLR 2022, baseline; Rippel, Snoek and Adams, "Spectral representations
     for convolutional neural networks", NeurIPS 2015, Algorithm 1, without its corner cases.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from sizeless.compat.diffstride import OfficialSpectralPool2d
         >>> OfficialSpectralPool2d((1.7, 2.3))(torch.randn(1, 3, 32, 32)).shape

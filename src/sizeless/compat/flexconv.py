@@ -44,7 +44,7 @@ def load_official_flexconv(model: Network, state_dict: Mapping[str, Tensor]) -> 
             does not map names to tensors.
         ValueError: If names or shapes do not fit, with the list of what is missing or left over.
 
-    Example:
+    Examples:
         >>> from sizeless.models import flextcn2
         >>> load_official_flexconv(flextcn2(kernel_size=161), {})
         Traceback (most recent call last):

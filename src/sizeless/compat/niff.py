@@ -81,7 +81,7 @@ def niff_from_official(state_dict: Mapping[str, Tensor]) -> nn.Module:
 
     Source: Grabinski et al. 2024, arXiv 2307.10001, and the authors' program.
 
-    Example:
+    Examples:
         >>> import torch
         >>> niff_from_official({"mlp.weight": torch.zeros(7, 4)})
         Conv2d(4, 7, kernel_size=(1, 1), stride=(1, 1), bias=False)

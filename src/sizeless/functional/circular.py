@@ -64,7 +64,7 @@ def circular_convolve(
         Grabinski, Keuper, Keuper, "As large as it gets: Studying Infinitely Large Convolutions
         via Neural Implicit Frequency Filters", TMLR 2024, section 3.
 
-    Example:
+    Examples:
         >>> import torch
         >>> image = torch.randn(2, 3, 5, 8)
         >>> ones, zeros = torch.ones(3, 1, 5, 5), torch.zeros(3, 1, 5, 5)
@@ -112,7 +112,7 @@ def hermitian_half(real: Tensor, imag: Tensor, ndim: int) -> tuple[Tensor, Tenso
         TypeError: for tensors that are not floating-point or of different dtypes.
         ValueError: if the shapes differ or have fewer than ``ndim`` axes.
 
-    Example:
+    Examples:
         >>> import torch
         >>> spectrum = torch.fft.fft2(torch.randn(3, 1, 5, 8))
         >>> real, imag = hermitian_half(spectrum.real, spectrum.imag, ndim=2)
@@ -152,7 +152,7 @@ def spatial_kernel(real: Tensor, imag: Tensor, map_size: Sequence[int]) -> Tenso
             ``map_size`` holds no ints.
         ValueError: if the shapes do not fit ``map_size``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> kernel = spatial_kernel(torch.ones(1, 1, 3), torch.zeros(1, 1, 3), (5,))
         >>> kernel.argmax().item()

@@ -110,7 +110,7 @@ def convolve(
         ValueError: for shapes, channel counts, devices or arguments that do not fit, or if the
             padded input is smaller than the kernel.
 
-    Example:
+    Examples:
         >>> import torch
         >>> signal = torch.arange(6.0).reshape(1, 1, 6)
         >>> sums = convolve(signal, torch.ones(1, 1, 3), padding="same", stride=2)
@@ -217,7 +217,7 @@ def choose_method(
     Returns:
         ``"direct"`` or ``"fft"``.
 
-    Example:
+    Examples:
         >>> sizes = {"output_size": (32, 32), "training": True, "device_type": "cpu"}
         >>> choose_method(8, (64, 1, 3, 3), 64, lengths=(36, 36), **sizes)
         'direct'

@@ -28,7 +28,7 @@ def good_length(n: int) -> int:
         TypeError: if ``n`` is no int.
         ValueError: if ``n`` is below 1.
 
-    Example:
+    Examples:
         >>> [good_length(n) for n in (1, 2, 7, 11, 161, 1025)]
         [1, 2, 8, 12, 162, 1080]
     """

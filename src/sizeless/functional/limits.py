@@ -34,7 +34,7 @@ def clamp_straight_through(
     Returns:
         A tensor of the shape of ``value``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([0.5, 3.0], requires_grad=True)
         >>> y = clamp_straight_through(x, 1.0, 2.0)
@@ -94,7 +94,7 @@ def ramp(value: Tensor) -> Tensor:
     Returns:
         A tensor of the shape of ``value``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x = torch.tensor([-0.5, 0.0, 0.25, 1.0, 2.0], requires_grad=True)
         >>> ramp(x).sum().backward()

@@ -34,7 +34,7 @@ def convolve(
 
     Args and shapes are those of [`convolve`][sizeless.functional.convolve]; they are not checked.
 
-    Example:
+    Examples:
         >>> import torch
         >>> convolve(torch.arange(6.0).reshape(1, 1, 6), torch.ones(1, 1, 3)).flatten().tolist()
         [3.0, 6.0, 9.0, 12.0]
@@ -111,7 +111,7 @@ def circular_convolve(
     Args and shapes are those of [`circular_convolve`][sizeless.functional.circular_convolve];
     they are not checked.
 
-    Example:
+    Examples:
         >>> import torch
         >>> impulse = torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
         >>> ones = torch.ones(1, 1, 3)
@@ -167,7 +167,7 @@ def resample(
     Same meaning as ``sizeless.functional.resample``; ``output_size``, ``cutoff`` and
     ``transition`` are sequences of one value per axis.
 
-    Example:
+    Examples:
         >>> import torch
         >>> resample(torch.ones(1, 1, 4), (2,)).tolist()
         [[[1.0, 1.0]]]

@@ -54,7 +54,7 @@ def low_pass_window(
         TypeError: If ``frequencies`` is no int, an edge no number, or a tensor not floating-point.
         ValueError: If a count, number or shape is out of range. The values of tensors are not read.
 
-    Example:
+    Examples:
         >>> import torch
         >>> low_pass_window(6, 2.0, 2.0, torch.zeros(1))
         tensor([1.0000, 1.0000, 1.0000, 0.5000, 0.0000, 0.0000])
@@ -132,7 +132,7 @@ def resampling_matrix(
         TypeError: If a size is no int, or ``window`` or ``like`` no floating-point tensor.
         ValueError: If a size is below 1, ``window`` has another shape, or the amplitude is unknown.
 
-    Example:
+    Examples:
         >>> resampling_matrix(4, 2).sum(dim=1)
         tensor([1., 1.])
     """
@@ -274,7 +274,7 @@ def resample(
 
     Source: Rippel et al. 2015, arXiv 1506.03767; Riad et al. 2022, arXiv 2202.01653, section 2.
 
-    Example:
+    Examples:
         >>> import torch
         >>> resample(torch.ones(1, 3, 32, 28), (16, 21)).shape
         torch.Size([1, 3, 16, 21])

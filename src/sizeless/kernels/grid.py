@@ -20,7 +20,7 @@ def coordinate_axis(size: int, start: int, stop: int, like: Tensor) -> Tensor:
     Returns:
         Tensor of shape ``(stop - start,)``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> coordinate_axis(5, 1, 4, torch.zeros(1))
         tensor([-0.5000,  0.0000,  0.5000])
@@ -33,7 +33,7 @@ def coordinate_axis(size: int, start: int, stop: int, like: Tensor) -> Tensor:
 def coordinate_grid(axes: Sequence[Tensor]) -> Tensor:
     """Stack coordinate axes into a grid of shape ``(*sizes, ndim)``, rows first.
 
-    Example:
+    Examples:
         >>> import torch
         >>> coordinate_grid([torch.zeros(3), torch.ones(5)]).shape
         torch.Size([3, 5, 2])

@@ -153,7 +153,7 @@ class Fourier(MultiplicativeNetwork):
 
     Source: Fathony et al., ICLR 2021, section 3.1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Fourier(2, 6)(torch.zeros(5, 5, 2)).shape
         torch.Size([5, 5, 6])
@@ -253,7 +253,7 @@ class MAGNet(_Localised):
 
     Source: Romero et al. 2022, arXiv 2110.08059, section 3.2 and appendix.
 
-    Example:
+    Examples:
         >>> import torch
         >>> kernel = MAGNet(2, 6)
         >>> kernel(torch.zeros(5, 5, 2)).shape, kernel.max_frequency().shape
@@ -282,7 +282,7 @@ class Gabor(_Localised):
 
     Source: Fathony et al., ICLR 2021, section 3.2, in the form of FlexConv's ablations.
 
-    Example:
+    Examples:
         >>> import torch
         >>> Gabor(1, 6)(torch.zeros(7, 1)).shape
         torch.Size([7, 6])

@@ -39,7 +39,7 @@ class SIREN(ContinuousKernel):
 
     Source: Sitzmann et al. 2020, arXiv 2006.09661; as FlexConv's ablations use it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SIREN(2, 6)(torch.zeros(5, 5, 2)).shape
         torch.Size([5, 5, 6])
@@ -91,7 +91,7 @@ class NSIREN(SIREN):
 
     Arguments as for ``SIREN``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> NSIREN(1, 6)(torch.zeros(7, 1)).shape
         torch.Size([7, 6])
@@ -130,7 +130,7 @@ class MLP(ContinuousKernel):
         TypeError: If a width is no int, or ``activation`` makes no module.
         ValueError: If ``hidden`` is empty or a width is below 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> MLP(2, 6, hidden=(8, 4))(torch.zeros(5, 5, 2)).shape
         torch.Size([5, 5, 6])

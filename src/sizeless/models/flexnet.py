@@ -62,7 +62,7 @@ class FlexNet(nn.Module):
 
     Source: Romero et al. 2022, arXiv 2110.08059, section 4.2 and appendix.
 
-    Example:
+    Examples:
         >>> import torch
         >>> FlexNet(1, 10, kernel_size=9, widths=(8, 12))(torch.randn(2, 1, 8, 8)).shape
         torch.Size([2, 10])
@@ -123,7 +123,7 @@ def flexnet3(
 ) -> FlexNet:
     """FlexNet with 3 blocks, 277,090 parameters for CIFAR-10; see ``FlexNet``.
 
-    Example:
+    Examples:
         >>> sum(p.numel() for p in flexnet3().parameters())
         277090
     """

@@ -60,7 +60,7 @@ class FlexTCN(nn.Module):
 
     Source: Romero et al. 2022, arXiv 2110.08059, section 4.1 and appendix.
 
-    Example:
+    Examples:
         >>> import torch
         >>> FlexTCN(1, 10, kernel_size=40)(torch.randn(2, 1, 40)).shape
         torch.Size([2, 10])
@@ -105,7 +105,7 @@ def flextcn2(
 ) -> FlexTCN:
     """FlexTCN with 2 blocks, 105,548 parameters for 1 channel; see ``FlexTCN``.
 
-    Example:
+    Examples:
         >>> sum(p.numel() for p in flextcn2(kernel_size=784).parameters())
         105548
     """

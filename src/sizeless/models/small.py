@@ -35,7 +35,7 @@ class DiffStrideNet(nn.Module):
 
     Source: blocks of Riad et al. 2022, arXiv 2202.01653, figure 2b; the network is no paper's.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DiffStrideNet(1, 10)(torch.randn(2, 1, 16, 16)).shape
         torch.Size([2, 10])
@@ -110,7 +110,7 @@ class NIFFNet(nn.Module):
 
     Source: layers of Grabinski et al. 2024, arXiv 2307.10001; the network is no paper's.
 
-    Example:
+    Examples:
         >>> import torch
         >>> NIFFNet(1, 10)(torch.randn(2, 1, 8, 8)).shape
         torch.Size([2, 10])

@@ -298,7 +298,7 @@ class DiffStride2d(DiffStrideNd):
 
     Source: Riad et al. 2022, arXiv 2202.01653, section 2 and algorithm 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> pool = DiffStride2d(2.0, size_rule="exact")
         >>> pool(torch.randn(1, 3, 32, 28)).shape, pool.stride
@@ -314,7 +314,7 @@ class DiffStride1d(DiffStrideNd):
     Shape:
         ``(N, C, L)`` to ``(N, C, *output_size(L))``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DiffStride1d(4.0, size_rule="exact")(torch.randn(1, 3, 100)).shape
         torch.Size([1, 3, 25])
@@ -329,7 +329,7 @@ class DiffStride3d(DiffStrideNd):
     Shape:
         ``(N, C, D, H, W)`` to ``(N, C, *output_size((D, H, W)))``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DiffStride3d(2.0, size_rule="exact")(torch.randn(1, 2, 8, 9, 10)).shape
         torch.Size([1, 2, 4, 5, 5])

@@ -336,7 +336,7 @@ class FlexConv2d(FlexConvNd):
 
     Source: Romero et al. 2022, "FlexConv", ICLR, arXiv 2110.08059, section 3.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = FlexConv2d(3, 8, kernel_size=33, init_size=5)
         >>> layer(torch.randn(2, 3, 32, 32)).shape, layer.size, layer.weight.shape
@@ -356,7 +356,7 @@ class FlexConv1d(FlexConvNd):
     Shape:
         ``(N, in_channels, L)`` to ``(N, out_channels, L')``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = FlexConv1d(1, 4, kernel_size=100, init_size=8, causal=True)
         >>> layer(torch.randn(2, 1, 100)).shape, layer.size
@@ -372,7 +372,7 @@ class FlexConv3d(FlexConvNd):
     Shape:
         ``(N, in_channels, D, H, W)`` to ``(N, out_channels, D', H', W')``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = FlexConv3d(2, 4, kernel_size=(3, 9, 9), init_size=3)
         >>> layer(torch.randn(1, 2, 4, 8, 8)).shape, layer.size

@@ -199,7 +199,7 @@ class NIFFConv2d(NIFFConvNd):
 
     Source: Grabinski et al. 2024, "As large as it gets", TMLR, arXiv 2307.10001, section 3.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = NIFFConv2d(8, 8, groups=8)
         >>> layer(torch.randn(2, 8, 28, 21)).shape, layer.spatial_kernel((28, 21)).shape
@@ -215,7 +215,7 @@ class NIFFConv1d(NIFFConvNd):
     Shape:
         ``(N, in_channels, L)`` to ``(N, out_channels, L)``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> NIFFConv1d(4, 4, groups=4)(torch.randn(2, 4, 161)).shape
         torch.Size([2, 4, 161])
@@ -230,7 +230,7 @@ class NIFFConv3d(NIFFConvNd):
     Shape:
         ``(N, in_channels, D, H, W)`` to ``(N, out_channels, D, H, W)``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> NIFFConv3d(2, 4)(torch.randn(1, 2, 5, 6, 7)).shape
         torch.Size([1, 4, 5, 6, 7])

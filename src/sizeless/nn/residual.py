@@ -110,7 +110,7 @@ class DiffStrideResidual2d(DiffStrideResidualNd):
 
     Source: Riad et al. 2022, arXiv 2202.01653, figure 2b, in pre-activation form.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DiffStrideResidual2d(4, 8)(torch.randn(2, 4, 32, 32)).shape
         torch.Size([2, 8, 16, 16])
@@ -122,7 +122,7 @@ class DiffStrideResidual2d(DiffStrideResidualNd):
 class DiffStrideResidual1d(DiffStrideResidualNd):
     """1-D residual block with a shared stride; as ``DiffStrideResidual2d``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DiffStrideResidual1d(4, 8)(torch.randn(2, 4, 100)).shape
         torch.Size([2, 8, 50])
@@ -134,7 +134,7 @@ class DiffStrideResidual1d(DiffStrideResidualNd):
 class DiffStrideResidual3d(DiffStrideResidualNd):
     """3-D residual block with a shared stride; as ``DiffStrideResidual2d``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> DiffStrideResidual3d(2, 4)(torch.randn(2, 2, 8, 8, 8)).shape
         torch.Size([2, 4, 4, 4, 4])

@@ -100,7 +100,7 @@ class SeparableFlexConv2d(SeparableFlexConvNd):
 
     Source: Knigge et al. 2023, "CCNN", arXiv 2301.10540, section 4.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SeparableFlexConv2d(4, 6, 17)(torch.randn(2, 4, 16, 16)).shape
         torch.Size([2, 6, 16, 16])
@@ -112,7 +112,7 @@ class SeparableFlexConv2d(SeparableFlexConvNd):
 class SeparableFlexConv1d(SeparableFlexConvNd):
     """Depthwise ``FlexConv1d`` followed by a 1x1; arguments as for the 2-D layer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SeparableFlexConv1d(4, 6, 100, causal=True)(torch.randn(2, 4, 100)).shape
         torch.Size([2, 6, 100])
@@ -124,7 +124,7 @@ class SeparableFlexConv1d(SeparableFlexConvNd):
 class SeparableFlexConv3d(SeparableFlexConvNd):
     """Depthwise ``FlexConv3d`` followed by a 1x1; arguments as for the 2-D layer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SeparableFlexConv3d(2, 3, 5)(torch.randn(1, 2, 4, 5, 6)).shape
         torch.Size([1, 3, 4, 5, 6])
@@ -175,7 +175,7 @@ class SeparableNIFFConv2d(SeparableNIFFConvNd):
 
     Source: Grabinski et al. 2024, arXiv 2307.10001, section 3.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SeparableNIFFConv2d(4, 6)(torch.randn(2, 4, 14, 14)).shape
         torch.Size([2, 6, 14, 14])
@@ -187,7 +187,7 @@ class SeparableNIFFConv2d(SeparableNIFFConvNd):
 class SeparableNIFFConv1d(SeparableNIFFConvNd):
     """Depthwise ``NIFFConv1d`` followed by a 1x1; arguments as for the 2-D layer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SeparableNIFFConv1d(4, 6)(torch.randn(2, 4, 100)).shape
         torch.Size([2, 6, 100])
@@ -199,7 +199,7 @@ class SeparableNIFFConv1d(SeparableNIFFConvNd):
 class SeparableNIFFConv3d(SeparableNIFFConvNd):
     """Depthwise ``NIFFConv3d`` followed by a 1x1; arguments as for the 2-D layer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SeparableNIFFConv3d(2, 3)(torch.randn(1, 2, 4, 5, 6)).shape
         torch.Size([1, 3, 4, 5, 6])

@@ -20,7 +20,7 @@ def exact_size(size: int, stride: float) -> int:
 
     As a strided convolution with "same" padding: ``ceil(size / stride)``.
 
-    Example:
+    Examples:
         >>> exact_size(32, 2.0), exact_size(7, 2.0), exact_size(32, 3.0)
         (16, 4, 11)
     """
@@ -99,7 +99,7 @@ class SpectralPool2d(SpectralPoolNd):
 
     Source: Rippel et al. 2015, arXiv 1506.03767.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SpectralPool2d(stride=1.7)(torch.randn(1, 3, 32, 32)).shape
         torch.Size([1, 3, 19, 19])
@@ -111,7 +111,7 @@ class SpectralPool2d(SpectralPoolNd):
 class SpectralPool1d(SpectralPoolNd):
     """1-D spectral pooling; arguments as in ``SpectralPool2d``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SpectralPool1d(output_size=10)(torch.randn(1, 3, 161)).shape
         torch.Size([1, 3, 10])
@@ -123,7 +123,7 @@ class SpectralPool1d(SpectralPoolNd):
 class SpectralPool3d(SpectralPoolNd):
     """3-D spectral pooling; arguments as in ``SpectralPool2d``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> SpectralPool3d(2.0)(torch.randn(1, 2, 8, 9, 10)).shape
         torch.Size([1, 2, 4, 5, 5])

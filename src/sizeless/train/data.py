@@ -31,7 +31,7 @@ class Batches:
         random: Makes the generator of an epoch's order and shifts; ``None`` keeps the order.
         shift: Largest circular shift, in samples, drawn for each sample along the last axis.
 
-    Example:
+    Examples:
         >>> split = torch.zeros(5, 1, 8), torch.zeros(5, dtype=torch.long)
         >>> batches = Batches(split, batch_size=2)
         >>> [len(targets) for _, targets in batches]
@@ -154,7 +154,7 @@ class MNIST1D(InMemoryData):
 
     Source: Greydanus and Kobak, Scaling Down Deep Learning with MNIST-1D, ICML 2024.
 
-    Example:
+    Examples:
         >>> data = MNIST1D()
         >>> data.setup("fit")
         >>> {name: tuple(inputs.shape) for name, (inputs, _) in data.splits.items()}
@@ -188,7 +188,7 @@ class Digits(InMemoryData):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Example:
+    Examples:
         >>> data = Digits(size=16)
         >>> data.setup("fit")
         >>> {name: tuple(inputs.shape) for name, (inputs, _) in data.splits.items()}
@@ -234,7 +234,7 @@ def stratified_split(targets: Tensor, part: float, seed: int) -> tuple[Tensor, T
         part: Part of every class that is held out, rounded to whole samples.
         seed: Seed of the choice.
 
-    Example:
+    Examples:
         >>> kept, held_out = stratified_split(torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), 0.25, seed=0)
         >>> len(kept), sorted(torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])[held_out].tolist())
         (6, [0, 1])

@@ -45,7 +45,7 @@ def metric_line(metrics: Mapping[str, Any]) -> str:
     Args:
         metrics: The content of ``metrics.json``.
 
-    Example:
+    Examples:
         >>> metric_line({"test/accuracy": 0.991, "test/loss": 0.0324, "epoch": 12, "epochs": 20})
         'Test accuracy 0.9910, loss 0.0324; validation chose epoch 12 of 20.'
     """

@@ -40,7 +40,7 @@ class Classifier(pl.LightningModule):
     Raises:
         ValueError: If an argument is out of its range.
 
-    Example:
+    Examples:
         >>> task = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(40, 10)), num_classes=10)
         >>> task(torch.zeros(2, 1, 40)).shape
         torch.Size([2, 10])
@@ -128,7 +128,7 @@ def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
         steps: Steps of the whole training.
         warmup: Part of them in which the factor rises to 1.
 
-    Example:
+    Examples:
         >>> factor = warmup_cosine(steps=10, warmup=0.2)
         >>> [round(factor(step), 2) for step in (0, 1, 2, 6, 10)]
         [0.33, 0.67, 1.0, 0.5, 0.0]

@@ -84,6 +84,7 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_flextcn_reaches_98_per_cent_on_mnist1d(tmp_path):
     accuracies = []
     for seed in range(3):

@@ -25,3 +25,8 @@ def keeping_precision(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor],
         return converted
 
     return apply
+
+
+def autocast_is_on(device_type: str) -> bool:
+    """Return whether ``torch.autocast`` is on for a kind of device that has it."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

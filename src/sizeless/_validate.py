@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sizeless._precision import autocast_is_on
+
 DIMENSION_NAMES = {1: "1-D", 2: "2-D", 3: "3-D"}
 
 
@@ -179,9 +181,7 @@ def feature_map(name: str, value: Any, ndim: int, in_channels: int | None = None
 
 def parameter_dtype(name: str, value: Tensor, parameter: Tensor) -> None:
     """Raise unless ``value`` has the dtype of a parameter; autocast makes its own choice."""
-    device = value.device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if value.dtype != parameter.dtype and not autocast:
+    if value.dtype != parameter.dtype and not autocast_is_on(value.device.type):
         raise TypeError(
             f"{name} must have the dtype of the parameters ({parameter.dtype}), got {value.dtype}; "
             "convert one of them with .to(), or run under torch.autocast"

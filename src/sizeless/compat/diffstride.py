@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless import _validate
+from sizeless._precision import at_least_float32
 from sizeless.functional.fft import no_autocast
 from sizeless.nn.sized import SizeParameters, read_floats
 
@@ -57,7 +58,7 @@ def _inverse(spectrum: Tensor, width: int) -> Tensor:
 
 def _working_copy(input: Tensor) -> Tensor:
     """Return ``input`` in the precision of the computation: its own, and at least float32."""
-    return input.to(torch.promote_types(input.dtype, torch.float32))
+    return input.to(at_least_float32(input.dtype))
 
 
 def _like(output: Tensor, input: Tensor) -> Tensor:
@@ -293,7 +294,7 @@ class OfficialDiffStride2d(SizeParameters):
     def _ramps(self, strides: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Return the weight of every row and of every column of the half spectrum."""
         read_floats(strides, "strides")
-        strides = strides.to(torch.promote_types(strides.dtype, torch.float32))
+        strides = strides.to(at_least_float32(strides.dtype))
         strides = _clip(strides, self.min_stride, self.max_stride)
         # A number over a tensor would be its reciprocal times the number: one rounding more, and
         # another size where the ramp's foot meets a bin.

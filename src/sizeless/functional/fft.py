@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from sizeless._precision import at_least_float32, autocast_is_on
 from sizeless._validate import positive_int
 
 
@@ -47,29 +48,25 @@ def good_length(n: int) -> int:
     return best
 
 
-def _autocast_is_on(device_type: str) -> bool:
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
-
-
 def result_dtype(tensor: Tensor) -> torch.dtype:
     """Return the dtype in which ``torch.nn.functional.conv2d`` would take and return ``tensor``.
 
     That is the dtype of ``torch.autocast`` where it is on, and else the tensor's own. Autocast
     leaves float64 alone.
     """
-    if tensor.dtype != torch.float64 and _autocast_is_on(tensor.device.type):
+    if tensor.dtype != torch.float64 and autocast_is_on(tensor.device.type):
         return torch.get_autocast_dtype(tensor.device.type)
     return tensor.dtype
 
 
 def spectral_dtype(tensor: Tensor) -> torch.dtype:
     """Return the dtype for transforms of ``tensor``: float64 for float64, float32 for the rest."""
-    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return at_least_float32(tensor.dtype)
 
 
 def no_autocast(device_type: str) -> AbstractContextManager[object]:
     """Return a context in which ``torch.autocast`` rounds nothing to half precision."""
-    if _autocast_is_on(device_type):
+    if autocast_is_on(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
 

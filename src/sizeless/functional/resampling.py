@@ -19,7 +19,7 @@ from sizeless._validate import (
     positive_int,
     real_tensor,
 )
-from sizeless.functional.fft import irfftn, no_autocast, result_dtype, rfftn
+from sizeless.functional.fft import irfftn, no_autocast, result_dtype, rfftn, spectral_dtype
 from sizeless.functional.limits import ramp
 from sizeless.functional.operands import keep_layout, spatial_dims
 
@@ -285,9 +285,7 @@ def resample(
     one_of("method", method, METHODS)
     edges = _check_edges(cutoff, transition, ndim)
     # Windows and matrices are never built in half precision.
-    like = torch.zeros(
-        (), dtype=torch.promote_types(input.dtype, torch.float32), device=input.device
-    )
+    like = torch.zeros((), dtype=spectral_dtype(input), device=input.device)
     output = input
     for axis, size in enumerate(sizes, start=2):
         length = input.shape[axis]

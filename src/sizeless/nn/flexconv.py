@@ -71,8 +71,8 @@ class FlexConvNd(nn.Module):
         look_ahead: int = 0,
     ) -> None:
         super().__init__()
-        channels(in_channels, out_channels, groups)
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        counts = channels(in_channels, out_channels, groups)
+        self.in_channels, self.out_channels, self.groups = counts
         self.causal = arguments.check_causal(causal, self.ndim, type(self).__name__)
         self.kernel_size = arguments.check_kernel_size(kernel_size, self.ndim, causal)
         self.stride = int_tuple("stride", stride, self.ndim)

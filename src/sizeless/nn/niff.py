@@ -48,8 +48,8 @@ class NIFFConvNd(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        channels(in_channels, out_channels, groups)
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        counts = channels(in_channels, out_channels, groups)
+        self.in_channels, self.out_channels, self.groups = counts
         self.boundary = one_of("boundary", boundary, BOUNDARIES)
         self.frequency_unit = one_of("frequency_unit", frequency_unit, FREQUENCY_UNITS)
         self.half_sample_grid = boolean("half_sample_grid", half_sample_grid)

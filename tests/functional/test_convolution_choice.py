@@ -8,38 +8,8 @@ import pytest
 import torch
 
 from sizeless.functional import convolve
-from sizeless.functional.convolution import choose_method
 
-METHODS = ["direct", "fft"]
-
-
-@pytest.mark.parametrize(
-    ("expected", "batch", "weight", "groups", "size", "training"),
-    [
-        ("direct", 8, (64, 1, 3, 3), 64, (32, 32), True),
-        ("fft", 8, (64, 1, 9, 9), 64, (32, 32), True),
-        ("direct", 8, (64, 1, 9, 9), 64, (32, 32), False),
-        ("fft", 8, (64, 1, 31, 31), 64, (56, 56), False),
-        ("direct", 2, (64, 1, 31), 64, (4096,), False),
-        ("fft", 2, (64, 1, 511), 64, (4096,), False),
-        ("direct", 8, (64, 64, 7, 7), 1, (28, 28), True),
-        ("fft", 64, (64, 64, 31, 31), 1, (28, 28), True),
-        ("direct", 2, (16, 16, 3, 3, 3), 1, (16, 16, 16), True),
-        ("direct", 4, (3, 2, 1, 1), 1, (1, 1), False),
-    ],
-)
-def test_the_cost_model_knows_the_measured_regimes(
-    expected: str,
-    batch: int,
-    weight: tuple[int, ...],
-    groups: int,
-    size: tuple[int, ...],
-    training: bool,
-) -> None:
-    lengths = tuple(n if n == 1 else n + k // 2 for n, k in zip(size, weight[2:], strict=True))
-    options: dict[str, Any] = {"lengths": lengths, "training": training}
-    assert choose_method(batch, weight, groups, size, device_type="cpu", **options) == expected
-    assert choose_method(batch, weight, groups, size, device_type="mps", **options) == "direct"
+METHODS = ["direct", "channels_last", "fft"]
 
 
 @pytest.mark.parametrize("kernel", [3, 63])

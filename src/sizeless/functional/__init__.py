@@ -5,12 +5,15 @@
 
 from sizeless.functional import naive
 from sizeless.functional.circular import circular_convolve, hermitian_half, spatial_kernel
-from sizeless.functional.convolution import convolve
+from sizeless.functional.convolution import convolve, plan
 from sizeless.functional.fft import good_length
 from sizeless.functional.limits import clamp_straight_through, ramp
+from sizeless.functional.plans import Plan, Step, use_method
 from sizeless.functional.resampling import low_pass_window, resample, resampling_matrix
 
 __all__ = [
+    "Plan",
+    "Step",
     "circular_convolve",
     "clamp_straight_through",
     "convolve",
@@ -18,8 +21,10 @@ __all__ = [
     "hermitian_half",
     "low_pass_window",
     "naive",
+    "plan",
     "ramp",
     "resample",
     "resampling_matrix",
     "spatial_kernel",
+    "use_method",
 ]

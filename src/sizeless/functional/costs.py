@@ -1,0 +1,160 @@
+"""What the products of a convolution cost in each method: a model in nanoseconds.
+
+The numbers are fits to timings of float32 on two cores of a processor with 512-bit vectors, torch
+2.15 with oneDNN and MKL. Their ratios decide, so they serve other processors of that kind;
+`sizeless bench --tune` fits them to the machine at hand.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from sizeless.functional.blocks import Blocks
+from sizeless.functional.geometry import Geometry
+from sizeless.functional.partial_transform import by_matrix, matrix_work
+
+PRODUCTS = ("output", "input_gradient", "weight_gradient")
+
+_LANES = 16
+"""Channels that a vector holds: fewer outputs leave lanes idle."""
+
+_LARGE = {1: 14, 2: 14, 3: 9}
+"""Longest side of a kernel whose weight gradient has a fast implementation."""
+
+
+_PER_SAMPLE = {1: (0.3, 0.9), 2: (0.3, 0.9), 3: (0.45, 0.4)}
+"""Nanoseconds per sample read or written: in torch's usual layout, and with channels last."""
+
+
+class Spectral(NamedTuple):
+    """Nanoseconds per unit of the parts of a product of spectra."""
+
+    forward: float
+    """Per point and factor of two of a transform of maps."""
+    inverse: float
+    exchange: float
+    """Per point of a spectrum that is turned to put its frequencies first, and back."""
+    product: float
+    """Per multiply-add between channels (matrices), or per point (elements)."""
+    kernels: float
+    """Per point of the kernels' spectra, written and read."""
+    columns: float
+    """Per multiply-add with parts of the Fourier matrix."""
+    kernel_transform: float
+    """Per point and factor of two of a transform of padded kernels."""
+    start: float
+
+
+_MATRICES = {
+    1: Spectral(0.07, 0.04, 2.8, 0.024, 0.15, 0.02, 0.18, 3e5),
+    2: Spectral(0.02, 0.06, 5.0, 0.016, 0.7, 0.014, 0.2, 1e5),
+    3: Spectral(0.02, 0.05, 8.0, 0.021, 0.6, 0.02, 0.2, 1e5),
+}
+_ELEMENTS = {
+    1: Spectral(0.045, 0.01, 0.0, 2.5, 0.0, 0.0, 0.2, 1e5),
+    2: Spectral(0.025, 0.01, 0.0, 5.9, 0.0, 0.0, 0.06, 5e4),
+    3: Spectral(0.01, 0.01, 0.0, 9.4, 0.0, 0.0, 0.07, 5e4),
+}
+
+
+_CUT = 0.3
+"""Nanoseconds per point of overlapping blocks that are copied out, or added up."""
+
+
+def direct_cost(geometry: Geometry, product: str, *, channels_last: bool) -> float:
+    """Nanoseconds of a product by torch's own operation."""
+    samples = geometry.batch * (
+        geometry.in_channels * math.prod(geometry.size)
+        + geometry.out_channels * math.prod(geometry.output_size)
+    )
+    if product == "weight_gradient":
+        picoseconds = _gradient_rate(geometry, channels_last=channels_last)
+    else:
+        picoseconds = _rate(geometry, product, channels_last=channels_last)
+    if product == "input_gradient" and max(geometry.stride) > 1:
+        picoseconds *= 2
+    per_sample = _PER_SAMPLE[geometry.ndim][channels_last]
+    return picoseconds * 1e-3 * geometry.macs + per_sample * samples + 2e4
+
+
+def _rate(geometry: Geometry, product: str, *, channels_last: bool) -> float:
+    """Picoseconds per multiply-add of a forward convolution, or the one that is its adjoint."""
+    outputs, inputs = geometry.group_outputs, geometry.group_inputs
+    if product == "input_gradient":
+        outputs, inputs = inputs, outputs
+    if geometry.groups == 1:
+        uneven = outputs > _LANES and outputs % _LANES and not channels_last
+        return 9.0 * _idle(outputs) * (1.3 if uneven else 1.0)
+    if inputs > 1 or outputs > 1:
+        if min(inputs, outputs) == 1:
+            return 80.0 if inputs == 1 else 180.0
+        return 9.5 * (_LANES / outputs if outputs < 4 else max(8 / outputs, 1.0))
+    side = max(geometry.kernel)
+    if channels_last and geometry.ndim == 2 and 8 < side < 14:
+        return 1.3 * 1.25 ** (2 * side - 16)
+    return 15.0 if channels_last else 14.0
+
+
+def _idle(channels: int) -> float:
+    return -(-channels // _LANES) * _LANES / channels
+
+
+def _gradient_rate(geometry: Geometry, *, channels_last: bool) -> float:
+    """Picoseconds per multiply-add of torch's weight gradient."""
+    ndim, outputs = geometry.ndim, geometry.group_outputs
+    large = max(geometry.kernel) > _LARGE[ndim]
+    if geometry.groups > 1 and geometry.group_inputs == 1:
+        return _depthwise_gradient_rate(geometry, large, channels_last=channels_last)
+    if geometry.groups > 1 and outputs < 8:
+        return (90.0 if large else 45.0) if channels_last else 400.0 / outputs + 40.0
+    if large:
+        # Past about a million multiply-adds per pair of channels the channels-last operation
+        # leaves its fast implementation, and takes a hundred times as long.
+        lost = channels_last and geometry.taps * math.prod(geometry.output_size) > 5e5
+        return 2500.0 if lost else (0.8 if channels_last else 1.0) * (8.0 + 1600.0 / outputs)
+    if ndim == 3:
+        return 20.0 if channels_last else 40.0
+    return 10.5 * _idle(outputs)
+
+
+def _depthwise_gradient_rate(geometry: Geometry, large: bool, *, channels_last: bool) -> float:
+    if geometry.ndim == 3:
+        return 140.0 if channels_last else 600.0
+    if max(geometry.kernel) < 5:
+        return 140.0 if channels_last else 60.0
+    if not channels_last:
+        return 370.0
+    return 450.0 if large or geometry.ndim == 1 else 160.0
+
+
+def spectral_cost(geometry: Geometry, blocks: Blocks, products: tuple[str, ...]) -> float:
+    """Nanoseconds of one product, or of both gradients at once, through the transform."""
+    inputs, outputs = geometry.in_channels, geometry.out_channels
+    back = "input_gradient" in products
+    weights = "weight_gradient" in products
+    forward = (inputs if weights or not (back or weights) else 0) + (
+        outputs if back or weights else 0
+    )
+    inverse = outputs if "output" in products else inputs if back else 0
+    kernels = ("output" in products or back) + weights
+    rows, points = geometry.batch * blocks.per_map, math.prod(blocks.lengths)
+    doublings = max(math.log2(points), 1.0)
+    pairs = outputs * geometry.group_inputs
+    elements = geometry.group_inputs == 1
+    rates = (_ELEMENTS if elements else _MATRICES)[geometry.ndim]
+    cost = rows * points * doublings * (forward * rates.forward + inverse * rates.inverse)
+    if blocks.per_map > 1:
+        cost += _CUT * rows * points * (forward + inverse)
+    if elements:
+        cost += rates.product * len(products) * rows * outputs * blocks.frequencies
+    else:
+        cost += rates.exchange * rows * (forward + inverse) * blocks.frequencies
+        cost += rates.product * len(products) * 4 * blocks.frequencies * rows * pairs
+        cost += rates.kernels * (kernels + len(products)) * blocks.frequencies * pairs
+    if not elements and by_matrix(geometry.kernel, blocks.lengths):
+        work = 4 * matrix_work(geometry.kernel, blocks.half)
+        cost += rates.columns * kernels * pairs * work
+    else:
+        cost += rates.kernel_transform * kernels * pairs * points * doublings
+    return cost + rates.start

@@ -1,0 +1,240 @@
+r"""Convolution with kernels that are sums of a few shared functions of space.
+
+Kernels $w_{oi} = \sum_h a_{oih}\, \phi_h$ have spectra $\hat w_{oi} = \sum_h a_{oih}\,
+\hat\phi_h$: a few transforms, and a matrix product at each frequency, in place of one transform
+for every pair of channels. Kernels and their spectra are never held as a whole: frequencies are
+taken in chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sizeless.functional.blocks import (
+    Blocks,
+    add_input_blocks,
+    cut,
+    input_blocks,
+    join_outputs,
+    output_blocks,
+)
+from sizeless.functional.correlation import (
+    LAYOUT,
+    Layout,
+    correlate,
+    geometry_from,
+    layout_of,
+)
+from sizeless.functional.fft import spectral_dtype
+from sizeless.functional.geometry import Geometry
+from sizeless.functional.operators import operator
+from sizeless.functional.partial_transform import (
+    multiplicities,
+    spectra_of_taps,
+    taps_of_spectra,
+)
+from sizeless.functional.plans import plan_for
+from sizeless.functional.spectral import WORKSPACE, from_rows, rows_first
+
+
+def render(coefficients: Tensor, basis: Tensor) -> Tensor:
+    """Return the kernels ``(out, in / groups, *kernel)``."""
+    return torch.tensordot(coefficients, basis, dims=1)
+
+
+def correlate_factored(
+    input: Tensor, coefficients: Tensor, basis: Tensor, geometry: Geometry
+) -> Tensor:
+    """Correlate with the kernels of ``coefficients (out, in, H)`` and ``basis (H, *kernel)``."""
+    result: Tensor = _Output.apply(input, coefficients, basis, layout_of(geometry, "fft"))
+    return result
+
+
+def _setting(input: Tensor, coefficients: Tensor, basis: Tensor, layout: Layout) -> Any:
+    """Return geometry and blocks, and the three tensors in the dtype of the transforms."""
+    shape = (*coefficients.shape[:2], *basis.shape[1:])
+    geometry = geometry_from(input, shape, layout)
+    blocks = cut(geometry, plan_for(geometry, input.device.type, "fft").output.lengths)
+    dtype = spectral_dtype(input)
+    return geometry, blocks, [part.to(dtype) for part in (input, coefficients, basis)]
+
+
+def _spectra(basis: Tensor, geometry: Geometry, blocks: Blocks) -> Tensor:
+    """Spectra of the basis functions, ``(frequencies, H)``."""
+    spectra = spectra_of_taps(
+        basis.unsqueeze(1), blocks.lengths, geometry.dilation, conjugate=False
+    )
+    return spectra.squeeze(-1)
+
+
+def _chunks(geometry: Geometry, blocks: Blocks) -> Iterator[slice]:
+    """Ranges of frequencies for which the kernels' spectra fit in the workspace."""
+    pairs = geometry.out_channels * geometry.group_inputs
+    step = max(WORKSPACE // (8 * pairs), 1)
+    for start in range(0, blocks.frequencies, step):
+        yield slice(start, min(start + step, blocks.frequencies))
+
+
+def _run_output(input: Tensor, coefficients: Tensor, basis: Tensor, *layout: Any) -> Tensor:
+    geometry, blocks, parts = _setting(input, coefficients, basis, layout)
+    if geometry.batch == 0:
+        return input.new_empty(0, geometry.out_channels, *geometry.output_size)
+    signal = rows_first(input_blocks(parts[0], geometry, blocks), geometry, blocks)
+    mixing = _mixing(parts[1])
+    filters = _spectra(parts[2], geometry, blocks).conj_physical_()
+    product = signal.new_empty(*signal.shape[:2], geometry.group_outputs)
+    for chunk in _chunks(geometry, blocks):
+        rows = slice(chunk.start * geometry.groups, chunk.stop * geometry.groups)
+        kernels = _kernels(filters[chunk], mixing, geometry)
+        torch.bmm(signal[rows], kernels.mT, out=product[rows])
+    values = from_rows(product, geometry, blocks)
+    return join_outputs(values, geometry, blocks).to(input.dtype).contiguous()
+
+
+def _mixing(coefficients: Tensor) -> Tensor:
+    """Coefficients as a complex matrix ``(H, out * in)``."""
+    return coefficients.flatten(0, 1).t().to(coefficients.dtype.to_complex()).contiguous()
+
+
+def _kernels(spectra: Tensor, mixing: Tensor, geometry: Geometry) -> Tensor:
+    """Spectra of the kernels at some frequencies, ``(frequencies * groups, out, in)``."""
+    return (spectra @ mixing).view(-1, geometry.group_outputs, geometry.group_inputs)
+
+
+def _run_gradients(
+    grad: Tensor, input: Tensor, coefficients: Tensor, basis: Tensor, *layout: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    geometry, blocks, parts = _setting(input, coefficients, basis, layout)
+    if geometry.batch == 0:
+        return (
+            input.new_empty(input.shape),
+            coefficients.new_zeros(coefficients.shape),
+            basis.new_zeros(basis.shape),
+        )
+    values = output_blocks(grad.to(parts[0].dtype), geometry, blocks)
+    answer = rows_first(values, geometry, blocks)
+    signal = rows_first(input_blocks(parts[0], geometry, blocks), geometry, blocks)
+    mixing, filters = _mixing(parts[1]), _spectra(parts[2], geometry, blocks)
+    weighted = filters.conj() * multiplicities(blocks.lengths, filters)
+    to_mixing, to_filters = torch.zeros_like(mixing.T), torch.empty_like(filters)
+    for chunk in _chunks(geometry, blocks):
+        rows = slice(chunk.start * geometry.groups, chunk.stop * geometry.groups)
+        kernels = _kernels(filters[chunk], mixing, geometry)
+        here, there = answer[rows], signal[rows]
+        # The input's spectrum is not needed again: its place takes the gradient's.
+        to_kernels = torch.bmm(here.conj_physical().mT, there).view(len(filters[chunk]), -1)
+        torch.bmm(here, kernels, out=there)
+        to_mixing.addmm_(to_kernels.T, weighted[chunk])
+        torch.mm(to_kernels, mixing.T, out=to_filters[chunk])
+    to_input = add_input_blocks(from_rows(signal, geometry, blocks), geometry, blocks)
+    taps = taps_of_spectra(
+        to_filters.unsqueeze(-1), geometry.kernel, blocks.lengths, geometry.dilation
+    )
+    return (
+        to_input.to(input.dtype).contiguous(),
+        to_mixing.real.reshape(coefficients.shape).to(coefficients.dtype).contiguous(),
+        taps.squeeze(1).to(basis.dtype).contiguous(),
+    )
+
+
+def _shape_of_output(input: Tensor, coefficients: Tensor, basis: Tensor, *layout: Any) -> Tensor:
+    shape = (*coefficients.shape[:2], *basis.shape[1:])
+    size = geometry_from(input, shape, layout).output_size
+    return input.new_empty(input.shape[0], coefficients.shape[0], *size)
+
+
+def _shape_of_gradients(
+    _grad: Tensor, input: Tensor, coefficients: Tensor, basis: Tensor, *_layout: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    parts = (input, coefficients, basis)
+    first, second, third = (part.new_empty(part.shape) for part in parts)
+    return first, second, third
+
+
+_output = operator(
+    f"correlate_factored(Tensor input, Tensor coefficients, Tensor basis, {LAYOUT}) -> Tensor",
+    _run_output,
+    _shape_of_output,
+)
+_gradients = operator(
+    "correlate_factored_gradients(Tensor grad, Tensor input, Tensor coefficients, Tensor basis, "
+    f"{LAYOUT}) -> (Tensor, Tensor, Tensor)",
+    _run_gradients,
+    _shape_of_gradients,
+)
+
+
+class _Output(torch.autograd.Function):
+    """Output from input, coefficients and basis."""
+
+    @staticmethod
+    def forward(input: Tensor, coefficients: Tensor, basis: Tensor, layout: Layout) -> Tensor:
+        result: Tensor = _output(input, coefficients, basis, *layout)
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        tensors, ctx.layout = inputs[:-1], inputs[-1]
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return *_Gradients.apply(grad, *ctx.saved_tensors, ctx.layout), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        tensors, layout = arguments[:-1], arguments[-1]
+
+        def plainly(input: Tensor, coefficients: Tensor, basis: Tensor) -> Tensor:
+            return _plainly(input, coefficients, basis, layout)
+
+        return torch.func.vmap(plainly, in_dims[:-1])(*tensors), 0
+
+
+class _Gradients(torch.autograd.Function):
+    """The three gradients; theirs are those of the same sums, written with rendered kernels."""
+
+    @staticmethod
+    def forward(
+        grad: Tensor, input: Tensor, coefficients: Tensor, basis: Tensor, layout: Layout
+    ) -> Any:
+        return _gradients(grad, input, coefficients, basis, *layout)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        tensors, ctx.layout = inputs[:-1], inputs[-1]
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Any:
+        pull: Any = torch.func.vjp(_plain_gradients(ctx.layout), *ctx.saved_tensors)[1]
+        return *pull(tuple(outer)), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
+        tensors, layout = arguments[:-1], arguments[-1]
+        gradients = _plain_gradients(layout)
+        return torch.func.vmap(gradients, in_dims[:-1])(*tensors), (0, 0, 0)
+
+
+def _plain_gradients(layout: Layout) -> Callable[..., Any]:
+    """Return the function that computes the three gradients with rendered kernels."""
+
+    def gradients(grad: Tensor, *parts: Tensor) -> Any:
+        def output(input: Tensor, coefficients: Tensor, basis: Tensor) -> Tensor:
+            return _plainly(input, coefficients, basis, layout)
+
+        pull: Any = torch.func.vjp(output, *parts)[1]
+        return pull(grad)
+
+    return gradients
+
+
+def _plainly(input: Tensor, coefficients: Tensor, basis: Tensor, layout: Layout) -> Tensor:
+    """The same correlation with rendered kernels."""
+    weight = render(coefficients, basis)
+    return correlate(input, weight, geometry_from(input, weight, layout), "fft")

@@ -1,0 +1,151 @@
+"""Which way each product of a convolution takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import NamedTuple
+
+from sizeless._validate import one_of
+from sizeless.functional.blocks import cut
+from sizeless.functional.costs import direct_cost, spectral_cost
+from sizeless.functional.fft import good_length
+from sizeless.functional.geometry import Geometry
+
+METHODS = ("auto", "direct", "channels_last", "fft")
+
+ENVIRONMENT = "SIZELESS_METHOD"
+
+_LADDER = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+"""Lengths of blocks that are considered, in reaches of the kernel."""
+
+_SHORTEST = 16
+
+_forced: ContextVar[str | None] = ContextVar("sizeless_method", default=None)
+
+
+class Step(NamedTuple):
+    """How one product is computed.
+
+    Attributes:
+        method: ``"direct"``, ``"channels_last"`` or ``"fft"``.
+        lengths: For ``"fft"``, the length of a block's transform on each axis.
+    """
+
+    method: str
+    lengths: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the method and the transform, as ``fft 64x64``."""
+        return " ".join((self.method, "x".join(map(str, self.lengths)))).strip()
+
+
+class Plan(NamedTuple):
+    """How the three products of a convolution are computed.
+
+    Attributes:
+        output: Of the forward pass.
+        input_gradient: Of the backward pass.
+        weight_gradient: Of the backward pass.
+    """
+
+    output: Step
+    input_gradient: Step
+    weight_gradient: Step
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return ", ".join(f"{name}: {step}" for name, step in self._asdict().items())
+
+
+@contextmanager
+def use_method(method: str) -> Iterator[None]:
+    """Force the method of all convolutions of ``method="auto"`` within a ``with`` block.
+
+    The environment variable ``SIZELESS_METHOD`` does the same for a whole process. A graph of
+    ``torch.compile`` keeps the method under which it was traced.
+
+    Args:
+        method: ``"auto"``, ``"direct"``, ``"channels_last"`` or ``"fft"``.
+
+    Raises:
+        ValueError: For another name.
+
+    Examples:
+        >>> import torch
+        >>> from sizeless.functional import convolve, use_method
+        >>> with use_method("fft"):
+        ...     convolve(torch.ones(1, 1, 8), torch.ones(1, 1, 3)).round().flatten().tolist()
+        [3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+    """
+    token = _forced.set(one_of("method", method, METHODS))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def forced_method() -> str:
+    """Return the method that is forced here, or ``"auto"``.
+
+    Raises:
+        ValueError: If the environment variable holds another name.
+    """
+    forced = _forced.get()
+    if forced is None:
+        forced = one_of(ENVIRONMENT, os.environ.get(ENVIRONMENT, "auto"), METHODS)
+    return forced
+
+
+@lru_cache(maxsize=4096)
+def plan_for(geometry: Geometry, device_type: str, method: str = "auto") -> Plan:
+    """Return the plan for a geometry: that of the model of costs, or of one method alone."""
+    if method in ("direct", "channels_last"):
+        return Plan(*[Step(method)] * 3)
+    if method == "auto" and device_type not in ("cpu", "cuda"):
+        return Plan(*[Step("direct")] * 3)
+    if geometry.batch == 0:
+        geometry = geometry._replace(batch=1)
+    output = _cheapest(geometry, ("output",), method)[0]
+    both, cost = _cheapest_transform(geometry, ("input_gradient", "weight_gradient"))
+    to_input, cost_input = _cheapest(geometry, ("input_gradient",), method)
+    to_weight, cost_weight = _cheapest(geometry, ("weight_gradient",), method)
+    if cost <= cost_input + cost_weight:
+        to_input = to_weight = both
+    return Plan(output, to_input, to_weight)
+
+
+def _cheapest(geometry: Geometry, products: tuple[str, ...], method: str) -> tuple[Step, float]:
+    best = _cheapest_transform(geometry, products)
+    if method == "auto":
+        for name in ("direct", "channels_last"):
+            last = name == "channels_last"
+            cost = direct_cost(geometry, products[0], channels_last=last)
+            if cost < best[1]:
+                best = Step(name), cost
+    return best
+
+
+def _cheapest_transform(geometry: Geometry, products: tuple[str, ...]) -> tuple[Step, float]:
+    candidates = {
+        lengths: spectral_cost(geometry, cut(geometry, lengths), products)
+        for lengths in _block_lengths(geometry)
+    }
+    lengths = min(candidates, key=candidates.__getitem__)
+    return Step("fft", lengths), candidates[lengths]
+
+
+def _block_lengths(geometry: Geometry) -> set[tuple[int, ...]]:
+    """Lengths of blocks worth a look; the whole period is always among them."""
+    whole = tuple(map(good_length, geometry.periods))
+    found = {whole}
+    for factor in _LADDER:
+        wanted = (
+            good_length(max(int(factor * (reach + 1)), reach + 2, _SHORTEST))
+            for reach in geometry.reach
+        )
+        found.add(tuple(map(min, wanted, whole)))
+    return found

@@ -5,7 +5,7 @@
 
 from sizeless.functional import naive
 from sizeless.functional.circular import circular_convolve, hermitian_half, spatial_kernel
-from sizeless.functional.convolution import convolve, plan
+from sizeless.functional.convolution import convolve, convolve_factored, plan
 from sizeless.functional.fft import good_length
 from sizeless.functional.limits import clamp_straight_through, ramp
 from sizeless.functional.plans import Plan, Step, use_method
@@ -17,6 +17,7 @@ __all__ = [
     "circular_convolve",
     "clamp_straight_through",
     "convolve",
+    "convolve_factored",
     "good_length",
     "hermitian_half",
     "low_pass_window",

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sizeless._validate import int_tuple, one_of
+from sizeless._validate import int_tuple, one_of, real_tensor
 from sizeless.functional import direct
 from sizeless.functional.correlation import correlate
+from sizeless.functional.factored import correlate_factored, render
 from sizeless.functional.fft import no_autocast, result_dtype, spectral_dtype
 from sizeless.functional.geometry import Geometry, geometry_of
 from sizeless.functional.operands import (
@@ -103,6 +104,109 @@ def convolve(
     geometry = geometry_of(padded, weight, stride, dilation, amounts, groups)
     output = correlate_with_bias(padded, weight, bias, geometry, method)
     return keep_layout(output, input)
+
+
+def convolve_factored(
+    input: Tensor,
+    coefficients: Tensor,
+    basis: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    causal: bool = False,
+    method: str = "auto",
+) -> Tensor:
+    r"""Convolve with kernels that are sums of a few shared functions of space.
+
+    $$
+    w[o, i, t] = \sum_h a[o, i, h]\, \phi_h[t]
+    $$
+
+    Equal to ``convolve`` with these kernels. Where they are large and many, their spectra are
+    sums of the spectra of the functions, made a chunk of frequencies at a time: $H$ transforms
+    in place of one for every pair of channels, and no memory that grows with pairs times taps.
+
+    Args:
+        input: Feature map of shape ``(N, C, *spatial)`` with 1, 2 or 3 spatial axes.
+        coefficients: ``(out, C / groups, H)``.
+        basis: The functions at the taps, ``(H, *kernel)``.
+        bias: ``(out,)`` or None.
+        stride: As for ``convolve``.
+        padding: As for ``convolve``.
+        dilation: As for ``convolve``.
+        groups: As for ``convolve``.
+        padding_mode: As for ``convolve``.
+        causal: As for ``convolve``.
+        method: As for ``convolve``.
+
+    Returns:
+        Feature map of shape ``(N, out, *output_size)`` in the memory layout of ``input``.
+
+    Raises:
+        TypeError: For tensors that are not floating-point or of different dtypes.
+        ValueError: For shapes or arguments that do not fit.
+
+    Examples:
+        >>> import torch
+        >>> input, coefficients, basis = torch.ones(1, 2, 8), torch.ones(3, 2, 4), torch.ones(4, 5)
+        >>> convolve_factored(input, coefficients, basis, padding="same").shape
+        torch.Size([1, 3, 8])
+    """
+    ndim = spatial_dims(input)
+    _check_factors(coefficients, basis, ndim)
+    one_of("method", method, METHODS)
+    shape = (*coefficients.shape[:2], *basis.shape[1:])
+    strides, dilations = int_tuple("stride", stride, ndim), int_tuple("dilation", dilation, ndim)
+    reach = tuple(d * (k - 1) for d, k in zip(dilations, basis.shape[1:], strict=True))
+    amounts = padding_amounts(padding, reach, causal)
+    one_of("padding_mode", padding_mode, PADDING_MODES)
+    taps = coefficients[..., 0].reshape(*shape[:2], *(1,) * ndim)
+    check_filter("coefficients", taps, input, groups)
+    check_bias(bias, shape[0], input)
+    padded = input
+    if padding_mode != "zeros":
+        padded, amounts = pad(input, amounts, padding_mode), ((0, 0),) * ndim
+    geometry = geometry_of(padded, shape, strides, dilations, amounts, groups)
+    method = _method(geometry, method)
+    if method == "direct" or geometry.group_inputs == 1:
+        output = correlate_with_bias(padded, render(coefficients, basis), bias, geometry, method)
+    else:
+        output = _correlate_factored(padded, coefficients, basis, bias, geometry, method)
+    return keep_layout(output, input)
+
+
+def _correlate_factored(
+    input: Tensor,
+    coefficients: Tensor,
+    basis: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    method: str,
+) -> Tensor:
+    dtype, working = result_dtype(input), spectral_dtype(input)
+    with no_autocast(input.device.type):
+        factors = coefficients.to(working), basis.to(working)
+        output = correlate_factored(input.to(dtype), *factors, geometry, method)
+        return add_bias(output, None if bias is None else bias.to(dtype))
+
+
+def _check_factors(coefficients: Tensor, basis: Tensor, ndim: int) -> None:
+    """Raise unless the factors have the shapes of a kernel's coefficients and functions."""
+    for name, value, wanted in (
+        ("coefficients", coefficients, "(out, in / groups, H)"),
+        ("basis", basis, "(H, *kernel)"),
+    ):
+        expected = 3 if name == "coefficients" else 1 + ndim
+        if real_tensor(name, value).dim() != expected:
+            raise ValueError(f"{name} must have shape {wanted}, got shape {tuple(value.shape)}")
+    if coefficients.shape[-1] != basis.shape[0]:
+        raise ValueError(
+            f"basis must hold one function for each of the {coefficients.shape[-1]} coefficients "
+            f"on the last axis, got shape {tuple(basis.shape)}"
+        )
 
 
 def plan(

@@ -53,13 +53,14 @@ def geometry_from(input: Any, weight: Any, layout: Layout) -> Geometry:
     return geometry_of(input, weight, tuple(stride), tuple(dilation), amounts, groups)
 
 
-def _run_output(input: Tensor, weight: Tensor, *layout: Any) -> Tensor:
+def run_output(input: Tensor, weight: Tensor, *layout: Any) -> Tensor:
+    """Compute the output, without autograd."""
     geometry = geometry_from(input, weight, layout)
     step = plan_for(geometry, input.device.type, layout[-1]).output
-    return run_output(input, weight, geometry, step)
+    return _one_output(input, weight, geometry, step)
 
 
-def run_output(input: Tensor, weight: Tensor, geometry: Geometry, step: Step) -> Tensor:
+def _one_output(input: Tensor, weight: Tensor, geometry: Geometry, step: Step) -> Tensor:
     """Compute the output as ``step`` says."""
     if step.method == "fft":
         dtype = spectral_dtype(input)
@@ -69,9 +70,10 @@ def run_output(input: Tensor, weight: Tensor, geometry: Geometry, step: Step) ->
     return direct.output(input, weight, geometry, channels_last=last)
 
 
-def _run_gradients(
+def run_gradients(
     grad: Tensor, input: Tensor, weight: Tensor, *layout: Any
 ) -> tuple[Tensor, Tensor]:
+    """Compute both gradients, without autograd."""
     geometry = geometry_from(input, weight, layout)
     plan = plan_for(geometry, input.device.type, layout[-1])
     first, second = plan.input_gradient, plan.weight_gradient
@@ -117,7 +119,8 @@ def _run_input_gradient(grad: Tensor, weight: Tensor, size: Numbers, *layout: An
     return _one_input_gradient(grad, weight, geometry, step)
 
 
-def _run_weight_gradient(grad: Tensor, input: Tensor, kernel: Numbers, *layout: Any) -> Tensor:
+def run_weight_gradient(grad: Tensor, input: Tensor, kernel: Numbers, *layout: Any) -> Tensor:
+    """Compute the gradient of kernels of size ``kernel``, without autograd."""
     shape = (grad.shape[1], input.shape[1] // layout[4], *kernel)
     geometry = geometry_from(input, shape, layout)
     step = plan_for(geometry, grad.device.type, layout[-1]).weight_gradient
@@ -143,23 +146,46 @@ def _shape_of_weight_gradient(grad: Tensor, input: Tensor, kernel: Numbers, *lay
     return grad.new_empty(grad.shape[1], input.shape[1] // layout[4], *kernel)
 
 
+def flops_of_output(input: Numbers, weight: Numbers, *layout: Any) -> int:
+    """Operations of the sum that a convolution computes, by whatever method, as torch counts."""
+    return 2 * geometry_from(tuple(input), tuple(weight), layout).macs
+
+
+def _flops_of_gradients(_grad: Numbers, input: Numbers, weight: Numbers, *layout: Any) -> int:
+    return 2 * flops_of_output(input, weight, *layout)
+
+
+def _flops_of_input_gradient(grad: Numbers, weight: Numbers, size: Numbers, *layout: Any) -> int:
+    return flops_of_output([grad[0], weight[1] * layout[4], *size], weight, *layout)
+
+
+def _flops_of_weight_gradient(grad: Numbers, input: Numbers, kernel: Numbers, *layout: Any) -> int:
+    return flops_of_output(input, [grad[1], input[1] // layout[4], *kernel], *layout)
+
+
 _output = operator(
-    f"correlate(Tensor input, Tensor weight, {LAYOUT}) -> Tensor", _run_output, _shape_of_output
+    f"correlate(Tensor input, Tensor weight, {LAYOUT}) -> Tensor",
+    run_output,
+    _shape_of_output,
+    flops_of_output,
 )
 _gradients = operator(
     f"correlate_gradients(Tensor grad, Tensor input, Tensor weight, {LAYOUT}) -> (Tensor, Tensor)",
-    _run_gradients,
+    run_gradients,
     _shape_of_gradients,
+    _flops_of_gradients,
 )
 _input_gradient = operator(
     f"correlate_input_gradient(Tensor grad, Tensor weight, int[] size, {LAYOUT}) -> Tensor",
     _run_input_gradient,
     _shape_of_input_gradient,
+    _flops_of_input_gradient,
 )
 _weight_gradient = operator(
     f"correlate_weight_gradient(Tensor grad, Tensor input, int[] kernel, {LAYOUT}) -> Tensor",
-    _run_weight_gradient,
+    run_weight_gradient,
     _shape_of_weight_gradient,
+    _flops_of_weight_gradient,
 )
 
 

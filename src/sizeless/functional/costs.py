@@ -62,6 +62,13 @@ _CUT = 0.3
 """Nanoseconds per point of overlapping blocks that are copied out, or added up."""
 
 
+_REAL_PRODUCT = 0.012
+"""Nanoseconds per multiply-add of a large matrix product."""
+
+_ALL_BLOCKS = 4.0
+"""Nanoseconds per sample of all blocks, held at once where they could be taken in turn."""
+
+
 def direct_cost(geometry: Geometry, product: str, *, channels_last: bool) -> float:
     """Nanoseconds of a product by torch's own operation."""
     samples = geometry.batch * (
@@ -158,3 +165,26 @@ def spectral_cost(geometry: Geometry, blocks: Blocks, products: tuple[str, ...])
     else:
         cost += rates.kernel_transform * kernels * pairs * points * doublings
     return cost + rates.start
+
+
+def factored_saves(geometry: Geometry, blocks: Blocks, functions: int) -> bool:
+    """Whether spectra of ``functions`` shared functions cost less than those of all kernels.
+
+    Counted is what differs in a training step: rendering kernels, transforming them forward twice
+    and back once, against four products at each frequency.
+    """
+    if geometry.group_inputs == 1:
+        return False
+    pairs = geometry.out_channels * geometry.group_inputs
+    rates, points = _MATRICES[geometry.ndim], math.prod(blocks.lengths)
+    if by_matrix(geometry.kernel, blocks.lengths):
+        transform = 4 * rates.columns * matrix_work(geometry.kernel, blocks.half)
+    else:
+        transform = rates.kernel_transform * points * max(math.log2(points), 1.0)
+    transform += rates.kernels * blocks.frequencies
+    rendered = 3 * pairs * (transform + _REAL_PRODUCT * functions * geometry.taps)
+    factored = 4 * pairs * 4 * _REAL_PRODUCT * functions * blocks.frequencies
+    if blocks.per_map > 1:
+        samples = geometry.batch * geometry.in_channels * blocks.per_map * points
+        factored += _ALL_BLOCKS * samples
+    return factored < rendered

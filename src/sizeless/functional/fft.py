@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -118,3 +119,9 @@ def mix_channels(signal: Tensor, filter: Tensor, groups: int) -> Tensor:
     else:
         product = torch.einsum("ngi...,goi...->ngo...", grouped_signal, grouped_filter)
     return product.flatten(1, 2)
+
+
+def transform_flops(size: Sequence[int]) -> int:
+    r"""Operations of one real transform, $\tfrac52 n \log_2 n$ for a map of $n$ samples."""
+    points = math.prod(size)
+    return round(2.5 * points * math.log2(max(points, 1)))

@@ -6,11 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import register_flop_formula
 
 _LIBRARY = torch.library.Library("sizeless", "DEF")
 
 
-def operator(schema: str, run: Callable[..., Any], shape: Callable[..., Any]) -> Any:
+def operator(
+    schema: str,
+    run: Callable[..., Any],
+    shape: Callable[..., Any],
+    flops: Callable[..., int],
+) -> Any:
     """Define the operator ``torch.ops.sizeless.<name>`` and return it.
 
     ``torch.compile`` and ``torch.export`` keep it as one node, so transforms, chunks and the
@@ -22,6 +28,8 @@ def operator(schema: str, run: Callable[..., Any], shape: Callable[..., Any]) ->
             ``"double(Tensor input, int[] sizes) -> Tensor"``.
         run: What it computes, on any device, without autograd. It must not return its input.
         shape: Takes the same arguments and returns empty tensors of the right shape and dtype.
+        flops: What it counts for in torch's ``FlopCounterMode``, two operations for each
+            multiply-add; takes the same arguments, with shapes in place of tensors.
 
     Returns:
         The operator, to be called like ``run``.
@@ -30,4 +38,14 @@ def operator(schema: str, run: Callable[..., Any], shape: Callable[..., Any]) ->
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"sizeless::{name}", shape, lib=_LIBRARY)
-    return getattr(torch.ops.sizeless, name).default
+    packet = getattr(torch.ops.sizeless, name)
+    register_flop_formula(packet)(_without_shape_of_result(flops))
+    return packet.default
+
+
+def _without_shape_of_result(flops: Callable[..., int]) -> Callable[..., int]:
+    def formula(*arguments: Any, **options: Any) -> int:
+        del options["out_shape"]
+        return flops(*arguments, **options)
+
+    return formula

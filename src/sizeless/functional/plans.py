@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sizeless._validate import one_of
 from sizeless.functional.blocks import cut
-from sizeless.functional.costs import direct_cost, spectral_cost
+from sizeless.functional.costs import direct_cost, factored_saves, spectral_cost
 from sizeless.functional.fft import good_length
 from sizeless.functional.geometry import Geometry
 
@@ -116,6 +116,20 @@ def plan_for(geometry: Geometry, device_type: str, method: str = "auto") -> Plan
     if cost <= cost_input + cost_weight:
         to_input = to_weight = both
     return Plan(output, to_input, to_weight)
+
+
+@lru_cache(maxsize=4096)
+def stays_factored(
+    geometry: Geometry, functions: int, device_type: str, method: str = "auto"
+) -> bool:
+    """Whether kernels made of a few shared functions are best left as they are.
+
+    They are where all products go through the transform and the functions' spectra cost less.
+    """
+    plan = plan_for(geometry, device_type, method)
+    if {step.method for step in plan} != {"fft"} or geometry.batch == 0:
+        return False
+    return factored_saves(geometry, cut(geometry, plan.output.lengths), functions)
 
 
 def _cheapest(geometry: Geometry, products: tuple[str, ...], method: str) -> tuple[Step, float]:

@@ -15,7 +15,9 @@ are larger than what they are made from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +31,7 @@ from sizeless.functional.blocks import (
 )
 from sizeless.functional.fft import irfftn, rfftn
 from sizeless.functional.geometry import Geometry
+from sizeless.functional.kept_spectra import kept_spectra
 from sizeless.functional.partial_transform import spectra_of_taps, spread, taps_of_spectra
 
 WORKSPACE = 1 << 24
@@ -42,7 +45,8 @@ def output(input: Tensor, weight: Tensor, geometry: Geometry, blocks: Blocks) ->
         return result
     for inputs, outputs, part in _parts(geometry, blocks):
         multiply = _output_by_elements if part.group_inputs == 1 else _output_by_matrices
-        multiply(input[:, inputs], weight[outputs], part, blocks, result[:, outputs])
+        filters = _FilterBank(weight, outputs, part, blocks)
+        multiply(input[:, inputs], filters, part, blocks, result[:, outputs])
     return result
 
 
@@ -67,7 +71,7 @@ def gradients(
         multiply(
             grad[:, outputs],
             None if input is None else input[:, inputs],
-            None if weight is None else weight[outputs],
+            None if weight is None else _FilterBank(weight, outputs, part, blocks),
             part,
             blocks,
             None if to_input is None else to_input[:, inputs],
@@ -99,11 +103,45 @@ def _parts(geometry: Geometry, blocks: Blocks) -> Iterator[tuple[slice, slice, G
         )
 
 
-def _filters(weight: Tensor, geometry: Geometry, blocks: Blocks) -> Tensor:
-    """Spectra of single-channel kernels, ``(groups, multiplier, *ones, *half)``."""
-    ndim = geometry.ndim
-    spectra = rfftn(spread(weight, geometry.dilation).squeeze(1), *_last(blocks, 1))
-    return spectra.reshape(geometry.groups, -1, *(1,) * ndim, *blocks.half)
+class _FilterBank(NamedTuple):
+    """Kernels of the outputs of some groups, and how they are transformed."""
+
+    weight: Tensor
+    outputs: slice
+    geometry: Geometry
+    blocks: Blocks
+
+    def maps(self, *, conjugate: bool) -> Tensor:
+        """Spectra of single-channel kernels, ``(groups, multiplier, *ones, *half)``."""
+        return self._kept("maps", None, conjugate, self._maps)
+
+    def matrices(self, chunk: slice, *, conjugate: bool) -> Tensor:
+        """Spectra of a chunk of outputs, ``(frequencies * groups, outputs, inputs)``."""
+        return self._kept("matrices", chunk, conjugate, partial(self._matrices, chunk))
+
+    def _kept(
+        self, kind: str, chunk: slice | None, conjugate: bool, transform: Callable[[bool], Tensor]
+    ) -> Tensor:
+        part = None if chunk is None else (chunk.start, chunk.stop)
+        lengths, dilation = self.blocks.lengths, self.geometry.dilation
+        key = (kind, self.outputs.start, self.outputs.stop, part, conjugate, lengths, dilation)
+        return kept_spectra(self.weight, key, lambda: transform(conjugate))
+
+    def _maps(self, conjugate: bool) -> Tensor:
+        kernels = spread(self.weight[self.outputs], self.geometry.dilation).squeeze(1)
+        spectra = rfftn(kernels, *_last(self.blocks, 1))
+        if conjugate:
+            spectra.conj_physical_()
+        ones = (1,) * self.geometry.ndim
+        return spectra.reshape(self.geometry.groups, -1, *ones, *self.blocks.half)
+
+    def _matrices(self, chunk: slice, conjugate: bool) -> Tensor:
+        groups = (self.geometry.groups, -1)
+        kernels = self.weight[self.outputs].unflatten(0, groups)[:, chunk].flatten(0, 1)
+        spectra = spectra_of_taps(
+            kernels, self.blocks.lengths, self.geometry.dilation, conjugate=conjugate
+        )
+        return spectra.unflatten(1, groups).flatten(0, 1)
 
 
 def _last(blocks: Blocks, first: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -112,22 +150,22 @@ def _last(blocks: Blocks, first: int) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _output_by_elements(
-    input: Tensor, weight: Tensor, geometry: Geometry, blocks: Blocks, result: Tensor
+    input: Tensor, filters: _FilterBank, geometry: Geometry, blocks: Blocks, result: Tensor
 ) -> None:
     axes = _last(blocks, 2 + geometry.ndim)
     signal = rfftn(input_blocks(input, geometry, blocks), *axes)
-    filters = _filters(weight, geometry, blocks).conj_physical_()
+    spectra = filters.maps(conjugate=True)
     if geometry.group_outputs == 1:
-        product = signal.mul_(filters.squeeze(1))
+        product = signal.mul_(spectra.squeeze(1))
     else:
-        product = (signal.unsqueeze(2) * filters).flatten(1, 2)
+        product = (signal.unsqueeze(2) * spectra).flatten(1, 2)
     result.copy_(join_outputs(irfftn(product, *axes), geometry, blocks))
 
 
 def _gradients_by_elements(
     grad: Tensor,
     input: Tensor | None,
-    weight: Tensor | None,
+    filters: _FilterBank | None,
     geometry: Geometry,
     blocks: Blocks,
     to_input: Tensor | None,
@@ -146,24 +184,24 @@ def _gradients_by_elements(
             for reach, step in zip(geometry.reach, geometry.dilation, strict=True)
         )
         to_weight.copy_(values[(slice(None), *places)].unsqueeze(1))
-    if to_input is not None and weight is not None:
-        product = answer.mul_(_filters(weight, geometry, blocks))
+    if to_input is not None and filters is not None:
+        product = answer.mul_(filters.maps(conjugate=False))
         product = product.squeeze(2) if geometry.group_outputs == 1 else product.sum(2)
         to_input.copy_(add_input_blocks(irfftn(product, *axes), geometry, blocks))
 
 
 def _output_by_matrices(
-    input: Tensor, weight: Tensor, geometry: Geometry, blocks: Blocks, result: Tensor
+    input: Tensor, filters: _FilterBank, geometry: Geometry, blocks: Blocks, result: Tensor
 ) -> None:
     chunks = _output_chunks(geometry, blocks)
     grouped = result.unflatten(1, (geometry.groups, -1))
-    filters = None
+    matrices = None
     for rows in _row_chunks(geometry, blocks, len(chunks)):
         signal = rows_first(input_blocks(input[rows], geometry, blocks), geometry, blocks)
         for chunk in chunks:
-            if filters is None or len(chunks) > 1:
-                filters = _matrices(weight, chunk, geometry, blocks, conjugate=True)
-            values = from_rows(torch.bmm(signal, filters.mT), geometry, blocks)
+            if matrices is None or len(chunks) > 1:
+                matrices = filters.matrices(chunk, conjugate=True)
+            values = from_rows(torch.bmm(signal, matrices.mT), geometry, blocks)
             outputs = join_outputs(values, geometry, blocks)
             grouped[rows, :, chunk] = outputs.unflatten(1, (geometry.groups, -1))
 
@@ -171,7 +209,7 @@ def _output_by_matrices(
 def _gradients_by_matrices(
     grad: Tensor,
     input: Tensor | None,
-    weight: Tensor | None,
+    filters: _FilterBank | None,
     geometry: Geometry,
     blocks: Blocks,
     to_input: Tensor | None,
@@ -179,7 +217,7 @@ def _gradients_by_matrices(
 ) -> None:
     chunks = _output_chunks(geometry, blocks)
     grouped = grad.unflatten(1, (geometry.groups, -1))
-    filters = kernels = None
+    matrices = kernels = None
     for rows in _row_chunks(geometry, blocks, len(chunks)):
         signal = back = None
         if to_weight is not None and input is not None:
@@ -187,10 +225,10 @@ def _gradients_by_matrices(
         for chunk in chunks:
             outputs = grouped[rows, :, chunk].flatten(1, 2)
             answer = rows_first(output_blocks(outputs, geometry, blocks), geometry, blocks)
-            if to_input is not None and weight is not None:
-                if filters is None or len(chunks) > 1:
-                    filters = _matrices(weight, chunk, geometry, blocks, conjugate=False)
-                back = _add_product(back, answer, filters)
+            if to_input is not None and filters is not None:
+                if matrices is None or len(chunks) > 1:
+                    matrices = filters.matrices(chunk, conjugate=False)
+                back = _add_product(back, answer, matrices)
             if to_weight is not None and signal is not None:
                 kernels = _add_product(kernels, answer.conj_physical_().mT, signal)
                 if len(chunks) > 1 or rows.stop == geometry.batch:
@@ -242,15 +280,6 @@ def from_rows(matrices: Tensor, geometry: Geometry, blocks: Blocks) -> Tensor:
     spectra = spectra.view(groups, -1, *blocks.counts, channels, *blocks.half)
     values = irfftn(spectra, *_last(blocks, 3 + ndim))
     return values.movedim(2 + ndim, 2).movedim(0, 1).flatten(1, 2)
-
-
-def _matrices(
-    weight: Tensor, chunk: slice, geometry: Geometry, blocks: Blocks, *, conjugate: bool
-) -> Tensor:
-    """Spectra of a chunk's kernels, ``(frequencies * groups, outputs, inputs)``."""
-    kernels = weight.unflatten(0, (geometry.groups, -1))[:, chunk].flatten(0, 1)
-    spectra = spectra_of_taps(kernels, blocks.lengths, geometry.dilation, conjugate=conjugate)
-    return spectra.unflatten(1, (geometry.groups, -1)).flatten(0, 1)
 
 
 def _write_taps(

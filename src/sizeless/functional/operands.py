@@ -78,12 +78,21 @@ def add_bias(output: Tensor, bias: Tensor | None) -> Tensor:
     return output + bias.reshape((-1,) + (1,) * (output.dim() - 2))
 
 
+def has_channels_last(input: Tensor) -> bool:
+    """Return whether the channels of a map ``(N, C, *spatial)`` are the last axis in memory.
+
+    Read off its strides, so that a part of such a map counts too.
+    """
+    if input.dim() < 4 or input.shape[1] == 1:
+        return False
+    return input.stride(1) == 1 and input.stride(-1) >= input.shape[1]
+
+
 def keep_layout(output: Tensor, input: Tensor) -> Tensor:
-    """Return ``output`` with its channels last in memory if those of ``input`` are.
+    """Return ``output`` with its channels last in memory if those of ``input`` are, or as usual.
 
     Written with permutations alone, as ``torch.func.vmap`` refuses memory formats.
     """
-    images = input.dim() > 3 and input.shape[1] > 1
-    if images and not input.is_contiguous() and input.movedim(1, -1).is_contiguous():
+    if has_channels_last(input):
         return output.movedim(1, -1).contiguous().movedim(-1, 1)
-    return output
+    return output.contiguous()

@@ -19,9 +19,12 @@ from sizeless._validate import (
     positive_int,
     real_tensor,
 )
-from sizeless.functional.fft import irfftn, no_autocast, result_dtype, rfftn, spectral_dtype
+from sizeless.functional.constants import constant
+from sizeless.functional.fft import no_autocast, result_dtype, spectral_dtype
 from sizeless.functional.limits import ramp
-from sizeless.functional.operands import keep_layout, spatial_dims
+from sizeless.functional.operands import has_channels_last, spatial_dims
+from sizeless.functional.separable import along
+from sizeless.functional.waves import from_waves, to_waves, waves
 
 AMPLITUDES = ("mean", "sum")
 METHODS = ("auto", "matrix", "fft")
@@ -63,9 +66,9 @@ def low_pass_window(
     real_tensor("like", like)
     _check_edge("cutoff", cutoff)
     _check_edge("transition", transition, above=0)
-    k = torch.arange(1, frequencies, dtype=like.dtype, device=like.device)
-    weights = ramp((cutoff + transition - k) / transition)
-    return torch.cat([torch.ones(1, dtype=like.dtype, device=like.device), weights.to(like.dtype)])
+    cycles = torch.arange(1, frequencies, dtype=like.dtype, device=like.device)
+    weights = ramp((cutoff + transition - cycles) / transition).to(like.dtype)
+    return torch.cat([torch.ones(1, dtype=like.dtype, device=like.device), weights])
 
 
 def _check_edge(name: str, value: Tensor | float, above: float = -math.inf) -> None:
@@ -78,25 +81,41 @@ def _check_edge(name: str, value: Tensor | float, above: float = -math.inf) -> N
         )
 
 
-def _axis_weights(
-    size: int, output_size: int, window: Tensor | None, amplitude: str, like: Tensor
+def _count(size: int, output_size: int) -> int:
+    """How many waves of an axis of ``size`` samples a resampling keeps."""
+    return min(2 * (min(size, output_size) // 2) + 1, size)
+
+
+def _plain_gains(
+    sizes: tuple[int, ...],
+    output_sizes: tuple[int, ...],
+    amplitude: str,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Tensor:
-    """Weight of each frequency 0..K in the sum of cosines that is the resampling matrix."""
-    highest = min(size, output_size) // 2
-    weights = torch.full((highest + 1,), 2.0, dtype=like.dtype, device=like.device)
-    weights[0] = 1.0
-    if size % 2 == 0 and highest == size // 2:
-        weights[highest] = 1.0
-    if window is not None:
-        weights = weights * window
-    return weights * (1.0 / output_size if amplitude == "sum" else 1.0 / size)
+    """Factor of every kept wave of every axis where there is no window; beyond, 0."""
+    pairs = list(zip(sizes, output_sizes, strict=True))
+    rows = []
+    for size, output_size in pairs:
+        factor = math.sqrt(output_size / size if amplitude == "mean" else size / output_size)
+        row = [factor] * _count(size, output_size)
+        if len(row) == size and size % 2 == 0:
+            row[-1] /= 2
+        rows.append(row + [0.0] * (max(_count(*pair) for pair in pairs) - len(row)))
+    return torch.tensor(rows, dtype=dtype, device=device)
 
 
-def _phases(size: int, frequencies: int, like: Tensor) -> Tensor:
-    """Angles 2 pi k n / size, reduced modulo one turn in integers so that they stay exact."""
-    k = torch.arange(frequencies, device=like.device)
-    n = torch.arange(size, device=like.device)
-    return torch.outer(k, n).remainder(size).to(like.dtype) * (2 * math.pi / size)
+def _cycles(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Cycles per map of every wave but the constant."""
+    return ((torch.arange(1, count, device=device) + 1) // 2).to(dtype)
+
+
+def _matrix(gain: Tensor, size: int, output_size: int) -> Tensor:
+    count, dtype, device = len(gain), gain.dtype, gain.device
+    there = waves(size, count, dtype, device)
+    back = waves(output_size, count, dtype, device)
+    with no_autocast(device.type):
+        return (back * gain[:, None]).t() @ there
 
 
 def resampling_matrix(
@@ -133,7 +152,7 @@ def resampling_matrix(
         ValueError: If a size is below 1, ``window`` has another shape, or the amplitude is unknown.
 
     Examples:
-        >>> resampling_matrix(4, 2).sum(dim=1)
+        >>> resampling_matrix(4, 2).sum(dim=1).round(decimals=4)
         tensor([1., 1.])
     """
     highest = min(positive_int("size", size), positive_int("output_size", output_size)) // 2
@@ -146,51 +165,90 @@ def resampling_matrix(
     if like is None:
         like = torch.zeros(()) if window is None else window
     real_tensor("like", like)
-    weights = _axis_weights(size, output_size, window, amplitude, like)
-    p = _phases(size, len(weights), like)
-    q = _phases(output_size, len(weights), like)
-    with no_autocast(like.device.type):
-        even = (q.cos() * weights[:, None]).T @ p.cos()
-        return even + (q.sin() * weights[:, None]).T @ p.sin()
+    gain = constant(_plain_gains, (size,), (output_size,), amplitude, like.dtype, like.device)[0]
+    if window is not None:
+        gain = gain * window.repeat_interleave(2)[1 : len(gain) + 1]
+    return _matrix(gain, size, output_size)
 
 
-def _resample_axis_matrix(
-    input: Tensor, axis: int, output_size: int, window: Tensor | None, amplitude: str, like: Tensor
-) -> Tensor:
-    matrix = resampling_matrix(
-        input.shape[axis], output_size, window=window, amplitude=amplitude, like=like
-    ).to(input.dtype)
-    if axis == input.dim() - 1:
-        return input @ matrix.T
-    output = matrix @ input.flatten(axis + 1)
-    return output.unflatten(-1, input.shape[axis + 1 :])
+class Resampling:
+    """A resampling of maps of one size, set up once and applied to any number of tensors.
 
+    Args:
+        sizes: Spatial size of the maps.
+        output_sizes: Spatial size of the results.
+        window: End and width of the low-pass ramp in cycles per map, ``(ndim,)`` each, or ``None``.
+        amplitude: ``"mean"`` or ``"sum"``, see ``resample``.
+        method: ``"auto"``, ``"matrix"`` or ``"fft"``.
+        dtype: float32, or float64 for maps in float64: matrices are never built in less.
+        device: Where the maps are.
+        keep: Whether to keep matrices for the next call. Not where they need a gradient.
 
-def _resample_axis_fft(
-    input: Tensor, axis: int, output_size: int, window: Tensor | None, amplitude: str, like: Tensor
-) -> Tensor:
-    size = input.shape[axis]
-    weights = _axis_weights(size, output_size, window, amplitude, like)
-    # irfft already counts each interior frequency twice and divides by its length.
-    counted = torch.full_like(weights, 2.0)
-    counted[0] = 1.0
-    if output_size % 2 == 0 and len(weights) - 1 == output_size // 2:
-        counted[-1] = 1.0
-    weights = weights * output_size / counted
-    with no_autocast(input.device.type):
-        spectrum = rfftn(input.transpose(axis, -1).to(like.dtype), [size], [-1])[
-            ..., : len(weights)
+    Attributes:
+        gains: For each axis the factor of every wave that is kept, differentiable in the window;
+            ``None`` for an axis that stays as it is.
+    """
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        output_sizes: tuple[int, ...],
+        window: tuple[Tensor, Tensor] | None,
+        *,
+        amplitude: str,
+        method: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        keep: bool = False,
+    ) -> None:
+        self.sizes, self.output_sizes = sizes, output_sizes
+        self.amplitude, self.method = amplitude, method
+        gains = constant(_plain_gains, sizes, output_sizes, amplitude, dtype, device)
+        if window is not None:
+            end, width = window
+            cycles = constant(_cycles, gains.shape[1], dtype, device)
+            weights = ramp((end[:, None] - cycles) / width[:, None]).to(dtype)
+            gains = torch.cat([gains[:, :1], gains[:, 1:] * weights], dim=1)
+        self.gains: list[Tensor | None] = [
+            None if window is None and size == output_size else gain[: _count(size, output_size)]
+            for size, output_size, gain in zip(sizes, output_sizes, gains.unbind(), strict=True)
         ]
-        real, imag = spectrum.real * weights, spectrum.imag * weights
-        if output_size % 2 == 0 and len(weights) - 1 == output_size // 2:
-            # The output's Nyquist bin is real; an imaginary part would mean different things to
-            # different FFT libraries.
-            imag = torch.cat([imag[..., :-1], torch.zeros_like(imag[..., -1:])], dim=-1)
-        output = irfftn(torch.complex(real, imag), [output_size], [-1])
-    return output.to(result_dtype(input)).transpose(axis, -1).contiguous()
+        self._kept: dict[tuple[int, torch.dtype], Tensor] | None = {} if keep else None
+
+    def __call__(self, input: Tensor) -> Tensor:
+        """Resample ``(N, C, *sizes)`` to ``(N, C, *output_sizes)``."""
+        if all(gain is None for gain in self.gains):
+            return input
+        last = has_channels_last(input)
+        output = input.movedim(1, -1) if last else input
+        for i in range(len(self.sizes)):
+            output = self._resize(output, i, i - len(self.sizes) - last)
+        return output.movedim(-1, 1) if last else output
+
+    def _resize(self, input: Tensor, i: int, axis: int) -> Tensor:
+        size, output_size, gain = self.sizes[i], self.output_sizes[i], self.gains[i]
+        if gain is None:
+            return input
+        dtype = result_dtype(input)
+        longest = max(size, output_size)
+        if self.method == "matrix" or (self.method == "auto" and longest <= MATRIX_LIMIT):
+            return along(input.to(dtype), self._matrix(i, gain, dtype), axis)
+        gain = gain[: min(size, output_size)]
+        amplitudes = to_waves(input.to(gain.dtype), len(gain), axis)
+        amplitudes = amplitudes * gain.reshape(-1, *[1] * (-1 - axis))
+        return from_waves(amplitudes, output_size, axis).to(dtype)
+
+    def _matrix(self, i: int, gain: Tensor, dtype: torch.dtype) -> Tensor:
+        if self._kept is None:
+            return _matrix(gain, self.sizes[i], self.output_sizes[i]).to(dtype)
+        if (i, dtype) not in self._kept:
+            matrix = _matrix(gain, self.sizes[i], self.output_sizes[i])
+            self._kept[i, dtype] = matrix.to(dtype)
+        return self._kept[i, dtype]
 
 
-def _edges(name: str, value: Edge, ndim: int) -> list[Tensor | float] | None:
+def _edges(name: str, value: Edge, ndim: int, like: Tensor) -> Tensor | None:
+    """The edge of each axis as a tensor ``(ndim,)``."""
     if value is None:
         return None
     if isinstance(value, Tensor):
@@ -198,25 +256,26 @@ def _edges(name: str, value: Edge, ndim: int) -> list[Tensor | float] | None:
             raise ValueError(
                 f"{name} must hold one number or {ndim}, got a tensor of shape {tuple(value.shape)}"
             )
-        return list(value.expand(ndim).unbind())
-    return list(float_tuple(name, value, ndim))
+        return value.to(like).expand(ndim)
+    edges = float_tuple(name, value, ndim)
+    if name == "transition" and min(edges) <= 0:
+        raise ValueError(f"transition must be above 0 cycles per map, got {value!r}")
+    return like.new_tensor(edges)
 
 
-def _check_edges(
-    cutoff: Edge, transition: Edge, ndim: int
-) -> list[tuple[Tensor | float, Tensor | float]]:
-    cutoffs, transitions = _edges("cutoff", cutoff, ndim), _edges("transition", transition, ndim)
-    if cutoffs is None and transitions is None:
-        return []
-    if cutoffs is None or transitions is None:
+def _window(
+    cutoff: Edge, transition: Edge, ndim: int, like: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """End and width of the ramp of each axis."""
+    low, width = _edges("cutoff", cutoff, ndim, like), _edges("transition", transition, ndim, like)
+    if low is None and width is None:
+        return None
+    if low is None or width is None:
         raise ValueError(
             "cutoff and transition describe one low-pass window: give both or neither, got "
             f"cutoff={cutoff!r} and transition={transition!r}"
         )
-    for value in transitions:
-        if not isinstance(value, Tensor) and not value > 0:
-            raise ValueError(f"transition must be above 0 cycles per map, got {transition!r}")
-    return list(zip(cutoffs, transitions, strict=True))
+    return low + width, width
 
 
 def resample(
@@ -283,19 +342,15 @@ def resample(
     sizes = int_tuple("output_size", output_size, ndim)
     one_of("amplitude", amplitude, AMPLITUDES)
     one_of("method", method, METHODS)
-    edges = _check_edges(cutoff, transition, ndim)
-    # Windows and matrices are never built in half precision.
-    like = torch.zeros((), dtype=spectral_dtype(input), device=input.device)
-    output = input
-    for axis, size in enumerate(sizes, start=2):
-        length = input.shape[axis]
-        if size == length and not edges:
-            continue
-        window = None
-        if edges:
-            cut, ramp_width = edges[axis - 2]
-            window = low_pass_window(min(size, length) // 2 + 1, cut, ramp_width, like)
-        by_matrix = method == "matrix" or (method == "auto" and max(size, length) <= MATRIX_LIMIT)
-        step = _resample_axis_matrix if by_matrix else _resample_axis_fft
-        output = step(output, axis, size, window, amplitude, like)
-    return keep_layout(output, input)
+    dtype = spectral_dtype(input)
+    like = torch.empty(0, dtype=dtype, device=input.device)
+    resampling = Resampling(
+        tuple(input.shape[2:]),
+        sizes,
+        _window(cutoff, transition, ndim, like),
+        amplitude=amplitude,
+        method=method,
+        dtype=dtype,
+        device=input.device,
+    )
+    return resampling(input)

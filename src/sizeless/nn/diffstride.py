@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+import operator
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sizeless._validate import boolean, feature_map, float_tuple, int_tuple, number, one_of
-from sizeless.functional.fft import no_autocast
+from sizeless._validate import boolean, feature_map, int_tuple, one_of
+from sizeless.functional.constants import constant, tensors_last
+from sizeless.functional.fft import no_autocast, spectral_dtype
 from sizeless.functional.limits import clamp_straight_through
-from sizeless.functional.resampling import AMPLITUDES, resample
+from sizeless.functional.resampling import AMPLITUDES, Resampling
+from sizeless.nn._diffstride_arguments import check_limits, check_ramp, check_stride
 from sizeless.nn.sized import (
     Size,
     SizeParameters,
     read_floats,
-    refresh_after_loading,
     shown_size,
     size_dtype,
     sizes_are_readable,
 )
-from sizeless.nn.spectral_pool import ROUNDING, exact_size
+from sizeless.nn.spectral_pool import ROUNDING
 
 SIZE_RULES = ("paper", "exact")
 
-TRANSITION = 0.25
-"""Default width of the exact rule's ramp, as a share of the cutoff."""
-
 MOST_OCTAVES = 24.0
 """Base-2 logarithm of the stride at which one without ``max_stride`` ends, beyond any map."""
+
+
+HYSTERESIS = 0.25
+"""Samples by which an unrounded output size must pass a boundary before a graph is compiled."""
+
+MOST_KEPT = 8
+"""Resamplings that a layer keeps in evaluation."""
+
+
+def _table(
+    values: tuple[float, ...] | tuple[tuple[float, float], ...],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _read_after_loading(module: Any, _incompatible_keys: object) -> None:
+    """Give compiled forwards, too, the output sizes of the strides that were loaded."""
+    module._read_strides()
 
 
 class DiffStrideNd(SizeParameters):
@@ -55,14 +74,18 @@ class DiffStrideNd(SizeParameters):
         super().__init__()
         self.size_rule = one_of("size_rule", size_rule, SIZE_RULES)
         self.amplitude = one_of("amplitude", amplitude, AMPLITUDES)
-        self.smoothness, self.transition = self._check_ramp(smoothness, transition)
-        self.min_stride, self.max_stride = self._check_limits(min_stride, max_stride)
+        self.smoothness, self.transition = check_ramp(size_rule, smoothness, transition)
+        self.min_stride, self.max_stride = check_limits(min_stride, max_stride)
         self.shared = boolean("shared", shared)
-        self.init_stride = self._check_stride(stride)
+        limits = self.min_stride, self.max_stride
+        self.init_stride = check_stride(stride, self.ndim, self.shared, limits)
         count = 1 if self.shared else self.ndim
         self.log2_stride = nn.Parameter(torch.empty(count, device=device, dtype=size_dtype(dtype)))
         self._stride = self.init_stride
-        self.register_load_state_dict_post_hook(refresh_after_loading)
+        self._compiled_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._revision = 0
+        self._resamplings: dict[Hashable, Resampling] = {}
+        self.register_load_state_dict_post_hook(_read_after_loading)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -70,25 +93,42 @@ class DiffStrideNd(SizeParameters):
         initial = [math.log2(s) for s in self.init_stride[: len(self.log2_stride)]]
         with torch.no_grad():
             self.log2_stride.copy_(torch.tensor(initial, device="cpu", dtype=torch.float64))
-        self.refresh_size()
+        self._read_strides()
 
     def refresh_size(self) -> tuple[float, ...]:
         """Read the strides, from which integer sizes follow, and return them.
 
-        Every eager forward does this. A compiled forward uses the sizes as they were last read:
-        call this between steps, outside the graph.
+        Every eager forward does this. A compiled forward uses the output sizes as they were last
+        read: call this between steps, outside the graph. An output size of the graph changes, which
+        costs a compilation, only when its unrounded value has passed the rounding boundary by more
+        than a quarter of a sample; the low-pass window always follows the stride.
         """
-        if sizes_are_readable(self.log2_stride):
-            octaves = read_floats(self._limited(), "the stride")
-            # Seven digits are what float32 holds.
-            strides = tuple(float(f"{2.0**octave:.7g}") for octave in octaves)
-            self._stride = strides * self.ndim if self.shared else strides
+        return self._read_strides(HYSTERESIS)
+
+    def _read_strides(self, slack: float = 0.0) -> tuple[float, ...]:
+        if not sizes_are_readable(self.log2_stride):
+            return self._stride
+        low, high = self._octaves()
+        octaves = read_floats(self.log2_stride, "the stride")
+        # Seven digits are what float32 holds.
+        strides = tuple(float(f"{2.0 ** min(max(o, low), high):.7g}") for o in octaves)
+        self._stride = strides * self.ndim if self.shared else strides
+        for sizes, before in self._compiled_sizes.items():
+            least, most = self._output_size(sizes, -slack), self._output_size(sizes, slack)
+            now = tuple(sorted(bounds)[1] for bounds in zip(least, before, most, strict=True))
+            if now != before:
+                self._compiled_sizes[sizes] = now
+                self._revision += 1
         return self._stride
+
+    def _octaves(self) -> tuple[float, float]:
+        """Logarithms of the smallest and largest stride."""
+        high = MOST_OCTAVES if self.max_stride is None else math.log2(self.max_stride)
+        return math.log2(self.min_stride), high
 
     def _limited(self) -> Tensor:
         """Logarithms of the strides within ``min_stride`` and ``max_stride``."""
-        high = MOST_OCTAVES if self.max_stride is None else math.log2(self.max_stride)
-        return clamp_straight_through(self.log2_stride, math.log2(self.min_stride), high)
+        return clamp_straight_through(self.log2_stride, *self._octaves())
 
     @property
     def stride(self) -> tuple[float, ...]:
@@ -119,17 +159,24 @@ class DiffStrideNd(SizeParameters):
         self.refresh_size()
         return self._output_size(int_tuple("input_size", input_size, self.ndim))
 
-    def _output_size(self, sizes: Sequence[int]) -> tuple[int, ...]:
+    def _output_size(self, sizes: Sequence[int], shift: float = 0.0) -> tuple[int, ...]:
+        """Output size where the unrounded one is larger by ``shift``."""
         output = []
         for size, stride in zip(sizes, self._stride, strict=True):
             low, high = self._map_limits(size)
             usable = min(max(stride, low), high)
             if self.size_rule == "exact":
-                output.append(exact_size(size, usable))
+                rounded = max(math.ceil(size / usable + shift - ROUNDING), 1)
             else:
-                band = math.ceil(self.smoothness + max(size / usable, 2) / 2 - ROUNDING)
-                output.append(min(size, 2 * band - size % 2))
+                band = math.ceil(self.smoothness + (size / usable + shift) / 2 - ROUNDING)
+                rounded = 2 * band - size % 2
+            output.append(min(size, rounded))
         return tuple(output)
+
+    @torch.compiler.assume_constant_result
+    def _compiled_size(self, _revision: int, *sizes: int) -> tuple[int, ...]:
+        """Output size in a compiled forward, which is compiled again for another revision."""
+        return self._compiled_sizes.setdefault(sizes, self._output_size(sizes))
 
     def relaxed_size(self, input_size: Sequence[int]) -> Tensor:
         """Output size before rounding, ``(ndim,)``, differentiable in the strides."""
@@ -143,34 +190,78 @@ class DiffStrideNd(SizeParameters):
 
     def _map_strides(self, sizes: Sequence[int]) -> Tensor:
         """Strides ``(ndim,)`` as a map of ``sizes`` can use them."""
-        limits = self.log2_stride.new_tensor([self._map_limits(size) for size in sizes])
-        low, high = limits.unbind(dim=1)
+        return self._map_octaves(sizes).exp2()
+
+    def _map_octaves(self, sizes: Sequence[int]) -> Tensor:
+        low, high = self._octaves()
+        bounds = []
+        for size in sizes:
+            least, most = map(math.log2, self._map_limits(size))
+            bounds.append((min(max(low, least), most), min(max(high, least), most)))
+        like = self.log2_stride
+        lowest, highest = constant(_table, tuple(bounds), like.dtype, like.device).unbind(dim=1)
         # In octaves, so that the gradient is that of the limit however far beyond it the stride is.
-        octaves = clamp_straight_through(self._limited().expand(self.ndim), low.log2(), high.log2())
-        return clamp_straight_through(octaves.exp2(), low, high)
+        return clamp_straight_through(like.expand(self.ndim), lowest, highest)
 
-    def _window(self, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """End of the pass band and width of the ramp of each axis, in cycles per map."""
-        edge = self.log2_stride.new_tensor(sizes) / (2 * self._map_strides(sizes))
+    def _window(self, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """End and width of the ramp of each axis, in cycles per map."""
+        like = self.log2_stride
+        half = constant(_table, tuple(size / 2 for size in sizes), like.dtype, like.device)
+        edge = half * (-self._map_octaves(sizes)).exp2()
         if self.size_rule == "paper":
-            return edge, torch.full_like(edge, self.smoothness)
-        width = (self.transition * edge).clamp_min(1.0)
-        return edge - width, width
+            return edge + self.smoothness, torch.full_like(edge, self.smoothness)
+        return edge, (self.transition * edge).clamp_min(1.0)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Resize ``(N, C, *spatial)`` to ``(N, C, *output_size(spatial))``."""
+    def resampling(self, input: Tensor) -> Resampling:
+        """Set up what ``forward`` does to maps of the size of ``input``.
+
+        Hand it to several calls of the layer with such maps, and it is set up once.
+        """
         feature_map("input", input, self.ndim)
+        # A compiler makes one graph for each size of the maps.
+        sizes = tuple(operator.index(size) for size in input.shape[2:])
+        dtype, device = spectral_dtype(input), input.device
+        if not tensors_last():
+            self.refresh_size()
+            return self._set_up(sizes, dtype, device)
         self.refresh_size()
-        sizes = tuple(input.shape[2:])
-        with no_autocast(input.device.type):
-            cutoff, transition = self._window(sizes)
-        return resample(
-            input,
-            self._output_size(sizes),
-            cutoff=cutoff,
-            transition=transition,
+        if torch.is_grad_enabled():
+            return self._set_up(sizes, dtype, device)
+        key = (self._stride, sizes, dtype, device, self.log2_stride.device)
+        if key not in self._resamplings:
+            if len(self._resamplings) == MOST_KEPT:
+                self._resamplings.clear()
+            with torch.inference_mode(False), torch.no_grad():
+                self._resamplings[key] = self._set_up(sizes, dtype, device, keep=True)
+        return self._resamplings[key]
+
+    def _set_up(
+        self, sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device, keep: bool = False
+    ) -> Resampling:
+        if torch.compiler.is_compiling():
+            output_sizes = self._compiled_size(self._revision, *sizes)
+        else:
+            output_sizes = self._output_size(sizes)
+        with no_autocast(device.type):
+            window = self._window(sizes)
+        return Resampling(
+            sizes,
+            output_sizes,
+            window,
             amplitude=self.amplitude,
+            method="auto",
+            dtype=dtype,
+            device=device,
+            keep=keep,
         )
+
+    def forward(self, input: Tensor, resampling: Resampling | None = None) -> Tensor:
+        """Resize ``(N, C, *spatial)`` to ``(N, C, *output_size(spatial))``."""
+        return (self.resampling(input) if resampling is None else resampling)(input)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State without what is rebuilt when it is needed."""
+        return {**self.__dict__, "_resamplings": {}}
 
     def describe_size(self) -> Size:
         """Return the learned stride; see ``sizeless.sizes``."""
@@ -183,60 +274,6 @@ class DiffStrideNd(SizeParameters):
             limits=((self.min_stride, self.max_stride or math.inf),) * self.ndim,
             cost=1 / math.prod(stride),
         )
-
-    def _check_ramp(self, smoothness: float, transition: float | None) -> tuple[float, float]:
-        width = number("smoothness", smoothness)
-        if width < 1:
-            raise ValueError(
-                f"smoothness must be at least 1 cycle per map, got {smoothness!r}: no frequency "
-                "may lie on a narrower ramp, and the stride would not learn"
-            )
-        if self.size_rule == "exact" and width != 4.0:
-            raise ValueError(
-                f"smoothness={smoothness!r} belongs to size_rule='paper'; with size_rule='exact' "
-                "set transition, the width of the ramp as a share of the cutoff"
-            )
-        if transition is None:
-            return width, TRANSITION
-        if self.size_rule == "paper":
-            raise ValueError(
-                f"transition={transition!r} belongs to size_rule='exact'; with size_rule='paper' "
-                "set smoothness, the width of the ramp in cycles per map"
-            )
-        share = number("transition", transition)
-        if not 0 < share <= 1:
-            raise ValueError(f"transition must be above 0 and at most 1, got {transition!r}")
-        return width, share
-
-    def _check_limits(self, low: float, high: float | None) -> tuple[float, float | None]:
-        minimum = number("min_stride", low)
-        if minimum < 1:
-            raise ValueError(f"min_stride must be at least 1, got {low!r}")
-        if high is None:
-            return minimum, None
-        maximum = number("max_stride", high)
-        if maximum < minimum:
-            raise ValueError(f"max_stride must be at least min_stride={minimum}, got {high!r}")
-        return minimum, maximum
-
-    def _check_stride(self, stride: float | Sequence[float]) -> tuple[float, ...]:
-        strides = float_tuple("stride", stride, self.ndim)
-        if any(s < 1 for s in strides):
-            raise ValueError(
-                f"stride must be at least 1 on every axis, got {stride!r}; to enlarge a map use "
-                "sizeless.functional.resample"
-            )
-        if self.shared and len(set(strides)) > 1:
-            raise ValueError(
-                f"stride must be the same on every axis when shared=True, got {stride!r}"
-            )
-        highest = math.inf if self.max_stride is None else self.max_stride
-        if any(not self.min_stride <= s <= highest for s in strides):
-            raise ValueError(
-                f"stride must lie between min_stride={self.min_stride} and "
-                f"max_stride={self.max_stride}, got {stride!r}"
-            )
-        return strides
 
     def extra_repr(self) -> str:
         """Show the present stride and the rule."""

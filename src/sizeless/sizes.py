@@ -132,17 +132,37 @@ def project_sizes_(model: nn.Module) -> None:
 
 
 def refresh_sizes(model: nn.Module) -> None:
-    """Read all integer sizes off their parameters.
+    """Read all integer sizes off their parameters, outside the graph.
 
-    Eager forwards do this themselves; a compiled model uses sizes as they were last read. Call it
-    between optimiser steps, outside the graph.
+    Eager forwards do this themselves. A compiled model uses strides as they were last read, and
+    renders kernels on buckets of taps that move here only: when one has to, all are chosen anew,
+    since the graph that they share is compiled anew just once. Call it after every optimiser step
+    that a compiled forward follows; it costs one small copy to the host per layer.
+
+    A model compiled as a whole gets one graph per set of buckets. Where a long training moves
+    kernels through more sets than ``torch._dynamo.config.recompile_limit`` (8), raise that limit.
 
     Args:
         model: Any module.
+
+    Examples:
+        >>> import sizeless, torch
+        >>> model = sizeless.FlexConv1d(1, 1, kernel_size=33, init_size=5)
+        >>> torch.nn.init.constant_(model.window.log_sigma, -1.0).item()
+        -1.0
+        >>> refresh_sizes(model)
+        >>> model.size, model.bucket
+        ((25,), (33,))
     """
-    for module in check_module("model", model).modules():
+    modules = list(check_module("model", model).modules())
+    kernels = [module for module in modules if isinstance(module, FlexConvNd)]
+    buckets = [kernel.bucket for kernel in kernels]
+    for module in modules:
         if isinstance(module, (FlexConvNd, DiffStrideNd)):
             module.refresh_size()
+    if [kernel.bucket for kernel in kernels] != buckets:
+        for kernel in kernels:
+            kernel.renew_bucket(with_room=True)
 
 
 def change_resolution_(model: nn.Module, factor: float) -> None:

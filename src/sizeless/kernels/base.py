@@ -15,6 +15,7 @@ from sizeless._validate import (
     positive_int,
     real_tensor,
 )
+from sizeless.kernels.grid import coordinate_grid
 
 
 class ContinuousKernel(nn.Module):
@@ -62,6 +63,21 @@ class ContinuousKernel(nn.Module):
     def basis(self, coordinates: Tensor) -> Tensor:
         """Map coordinates ``(*, ndim)`` to basis functions ``(*, features)``."""
         raise NotImplementedError(f"{type(self).__name__} must define basis()")
+
+    def grid_basis(self, axes: Sequence[Tensor]) -> Tensor:
+        """Basis functions on the grid that coordinate axes span, ``(features, *sizes)``.
+
+        The same values as ``basis`` up to rounding; a kernel whose functions are products over
+        the axes overrides it with something faster.
+        """
+        return self.basis(coordinate_grid(axes)).movedim(-1, 0)
+
+    def coefficients(self) -> Tensor:
+        """Weights of the basis functions and, last, the constant: ``(out_features, features + 1)``.
+
+        The kernel's values are their product with the basis and a row of ones.
+        """
+        return torch.cat((self.output.weight, self.output.bias[:, None]), dim=1)
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """Map coordinates ``(*, ndim)`` to kernel values ``(*, out_features)``."""

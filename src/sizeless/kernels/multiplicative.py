@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sizeless._validate import float_tuple, number, one_of, positive_int
 from sizeless.kernels.base import ContinuousKernel, linears
+from sizeless.kernels.grid import stack_axes, unstack_axes
 
 
 class MultiplicativeNetwork(ContinuousKernel):
@@ -72,6 +73,10 @@ class MultiplicativeNetwork(ContinuousKernel):
         """Logarithm of the envelopes, ``(*, layers + 1, hidden)``; ``None`` for a pure wave."""
         return None
 
+    def _envelope_profiles(self, axes: Tensor) -> Tensor | None:
+        """Envelopes along each axis, ``(layers + 1, hidden, ndim, taps)``; their product is all."""
+        return None
+
     def reset_parameters(self) -> None:
         """Draw all parameters anew, as the paper does."""
         super().reset_parameters()
@@ -94,6 +99,40 @@ class MultiplicativeNetwork(ContinuousKernel):
         for index, linear in enumerate(linears(self.mixing), start=1):
             hidden = linear(hidden) * waves[..., index, :]
         return hidden
+
+    def grid_basis(self, axes: Sequence[Tensor]) -> Tensor:
+        """Basis functions on the grid that coordinate axes span, ``(hidden, *sizes)``."""
+        if type(self).basis is not MultiplicativeNetwork.basis:
+            return super().grid_basis(axes)
+        waves = self._grid_waves(axes).unflatten(0, self.phase.shape).unbind(0)
+        hidden = waves[0]
+        for linear, wave in zip(linears(self.mixing), waves[1:], strict=True):
+            hidden = torch.addmm(linear.bias[:, None], linear.weight, hidden) * wave
+        return hidden.unflatten(1, tuple(map(len, axes)))
+
+    def _grid_waves(self, axes: Sequence[Tensor]) -> Tensor:
+        r"""All waves under their envelopes on a grid, one per row.
+
+        $\sin(a + b) = \sin a \cos b + \cos a \sin b$ and a Gaussian is the product of its
+        profiles, so that sine and exponential are taken along the axes only.
+        """
+        places = stack_axes(axes)
+        share = (self.phase / self.ndim)[..., None, None]
+        angles = torch.addcmul(share, self.frequency[..., None], places).flatten(0, 1)
+        envelopes = self._envelope_profiles(places)
+        if self.ndim == 1:
+            waves = angles.sin()
+            return (waves if envelopes is None else waves * envelopes.flatten(0, 1)).squeeze(1)
+        profiles = torch.stack((angles.sin(), angles.cos()), dim=-1)
+        if envelopes is not None:
+            profiles = profiles * envelopes.flatten(0, 1)[..., None]
+        first, *others = unstack_axes(profiles, axes, dim=1)
+        for profile in others[:-1]:
+            sine, cosine = profile.unbind(-1)
+            waves = first @ torch.stack((cosine, sine), dim=1)
+            shifted = first @ torch.stack((-sine, cosine), dim=1)
+            first = torch.stack((waves.flatten(1), shifted.flatten(1)), dim=-1)
+        return (first @ others[-1].flip(-1).mT).flatten(1)
 
     def _envelope_width(self) -> Tensor | None:
         """Inverse widths of the envelopes, ``(layers + 1, hidden, 1 or ndim)``, or ``None``."""
@@ -222,6 +261,10 @@ class _Localised(MultiplicativeNetwork):
     def _log_envelope(self, coordinates: Tensor) -> Tensor:
         offsets = coordinates[..., None, None, :] - self.center
         return -0.5 * (self.gamma * offsets).square().sum(dim=-1)
+
+    def _envelope_profiles(self, axes: Tensor) -> Tensor:
+        offsets = self.gamma[..., None] * (axes - self.center[..., None])
+        return (-0.5 * offsets.square()).exp()
 
     def _envelope_width(self) -> Tensor:
         return self.gamma

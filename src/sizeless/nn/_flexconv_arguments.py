@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sizeless._validate import boolean, float_tuple, int_tuple, one_of, positive_int
 from sizeless.kernels import ContinuousKernel
-from sizeless.nn.window import REACH
+from sizeless.nn.crop import REACH
 
 PAPER_SIGMA = 0.075
 """The paper's initial width, in units of half the largest kernel."""

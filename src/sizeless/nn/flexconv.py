@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,34 +18,22 @@ from sizeless._validate import (
     one_of,
     parameter_dtype,
 )
-from sizeless.functional.convolution import convolve
-from sizeless.functional.fft import no_autocast
+from sizeless.functional.convolution import convolve, convolve_factored
 from sizeless.functional.padding import PADDING_MODES
-from sizeless.kernels import MAGNet, coordinate_axis, coordinate_grid
+from sizeless.kernels import MAGNet
 from sizeless.nn import _flexconv_arguments as arguments
+from sizeless.nn import crop
 from sizeless.nn._flexconv_arguments import KernelFactory, Padding
-from sizeless.nn.sized import (
-    Size,
-    refresh_after_loading,
-    shown_size,
-    size_dtype,
-    sizes_are_readable,
-)
+from sizeless.nn.sized import Size, shown_size, size_dtype, sizes_are_readable
 from sizeless.nn.window import GaussianWindow
+from sizeless.nn.windowed import WindowedKernelNd
 
 PLACEMENT = 1.667
 """Spread of the kernel network's units around the window's centre, in initial widths."""
 
-RIM_SHARE = 0.1
-"""Share of the gradient on the rim of a look-ahead that reaches the kernel network."""
 
-Bounds = tuple[tuple[int, int], ...]
-
-
-class FlexConvNd(nn.Module):
+class FlexConvNd(WindowedKernelNd):
     r"""Convolution in any number of dimensions; see ``FlexConv2d`` for the arguments."""
-
-    ndim: ClassVar[int]
 
     def __init__(
         self,
@@ -99,8 +86,9 @@ class FlexConvNd(nn.Module):
             if boolean("bias", bias)
             else None
         )
-        self._bounds: Bounds = tuple((0, n) for n in self.kernel_size)
-        self.register_load_state_dict_post_hook(refresh_after_loading)
+        self._kept = tuple(crop.largest(n, self.causal) for n in self.kernel_size)
+        self._bucket = self._kept
+        self.register_load_state_dict_post_hook(_choose_bucket_after_loading)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -111,7 +99,7 @@ class FlexConvNd(nn.Module):
             nn.init.zeros_(self.bias)
         if not sizes_are_readable(self.window.log_sigma):
             return
-        self.refresh_size()
+        self.renew_bucket()
         self._place_kernel()
         if self.init == "variance":
             with torch.no_grad():
@@ -127,83 +115,19 @@ class FlexConvNd(nn.Module):
             centers = [c - spread for c, spread in zip(centers, spreads, strict=True)]
         self.kernel.place(centers, spreads)
 
-    def refresh_size(self) -> tuple[int, ...]:
-        """Read the integer size off the window, and return it.
-
-        Every eager forward does this. A compiled forward uses the size as it was last read: call
-        this between steps, outside the graph.
-        """
-        if sizes_are_readable(self.window.log_sigma):
-            self._bounds = self.window.bounds()
-        return tuple(stop - start for start, stop in self._bounds)
-
-    @property
-    def size(self) -> tuple[int, ...]:
-        """Size of the kernel in taps, after the crop."""
-        return self.refresh_size()
-
-    @property
-    def weight(self) -> Tensor:
-        """The rendered kernel, ``(out_channels, in_channels / groups, *size)``, differentiable."""
-        self.refresh_size()
-        return self._render(self._bounds)
-
-    def _render(self, bounds: Bounds, kept: tuple[slice, ...] | None = None) -> Tensor:
-        """Window times kernel network on the taps within ``bounds``.
-
-        With ``kept``, taps outside these slices get the value 0, and pass gradients as if the
-        window were at its threshold there.
-        """
-        # Sizes and kernels are computed in full precision under autocast.
-        like = self.window.log_sigma
-        with no_autocast(like.device.type):
-            axes = [
-                coordinate_axis(n, start, stop, like)
-                for n, (start, stop) in zip(self.kernel_size, bounds, strict=True)
-            ]
-            values = self.kernel(coordinate_grid(axes))
-            window = self.window(axes).to(values.dtype)
-            weight = values * window[..., None]
-            if kept is not None:
-                # The network hears little of the rim: nothing answers what it does there, and it
-                # would build up values that make the loss jump once the window reaches them.
-                heard = RIM_SHARE * values + (1 - RIM_SHARE) * values.detach()
-                rim = heard * self.window.rim(axes).to(values.dtype)[..., None]
-                rim = rim - rim.detach()
-                inside = torch.zeros_like(window, dtype=torch.bool)
-                inside[kept] = True
-                weight = torch.where(inside[..., None], weight, rim)
-            weight = weight.movedim(-1, 0)
-        size = (stop - start for start, stop in bounds)
-        return weight.reshape(self.out_channels, self.in_channels // self.groups, *size)
-
-    def _looking_ahead(self) -> Tensor:
-        """The kernel with a rim of taps of value 0 through which gradients pass."""
-        self.refresh_size()
-        wide = tuple(
-            (
-                max(start - self.look_ahead, 0),
-                stop if self.causal else min(stop + self.look_ahead, n),
-            )
-            for n, (start, stop) in zip(self.kernel_size, self._bounds, strict=True)
-        )
-        kept = tuple(
-            slice(start - low, stop - low)
-            for (start, stop), (low, _) in zip(self._bounds, wide, strict=True)
-        )
-        return self._render(wide, kept)
-
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
         feature_map("input", input, self.ndim, self.in_channels)
         parameter_dtype("input", input, self.kernel.output.weight)
-        weight = self._looking_ahead() if self.training and self.look_ahead else self.weight
+        parts = self._filter()
+        size = tuple(parts[-1].shape[-self.ndim :])
         input, padding = arguments.fit_padding(
-            input, self.padding, self.kernel_size, tuple(weight.shape[2:]), self.dilation
+            input, self.padding, self.kernel_size, size, self.dilation
         )
-        return convolve(
+        convolution: Callable[..., Tensor] = convolve if len(parts) == 1 else convolve_factored
+        return convolution(
             input,
-            weight,
+            *parts,
             self.bias,
             self.stride,
             padding,
@@ -242,7 +166,8 @@ class FlexConvNd(nn.Module):
             self.kernel.scale_output_(max(before - 1, 1) / max(after - 1, 1))
         self.window.resize_(new)
         self.kernel_size = new
-        self.refresh_size()
+        self._cache.clear()
+        self.renew_bucket()
 
     def nyquist(self) -> tuple[float, ...]:
         """Highest frequency that the taps can hold, in cycles per unit coordinate, per axis."""
@@ -266,7 +191,7 @@ class FlexConvNd(nn.Module):
     def extra_repr(self) -> str:
         """Show the channels, the maximum and present size, and what is not the default."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
-        text += f", size={shown_size(self.refresh_size)}"
+        text += f", size={shown_size(lambda: self.size)}"
         shown = {
             "stride": (1,) * self.ndim,
             "padding": "same",
@@ -280,6 +205,11 @@ class FlexConvNd(nn.Module):
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)!r}"
         return text if self.bias is not None else text + ", bias=False"
+
+
+def _choose_bucket_after_loading(layer: FlexConvNd, _incompatible_keys: object) -> None:
+    # Sizes must be known at once: a compiled forward that comes next does not read them.
+    layer.renew_bucket()
 
 
 class FlexConv2d(FlexConvNd):

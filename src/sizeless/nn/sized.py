@@ -84,7 +84,15 @@ def read_floats(parameter: Tensor, name: str) -> list[float]:
     Raises:
         ValueError: If a value is NaN.
     """
-    values: list[float] = parameter.detach().tolist()
+    return refuse_nan(parameter.detach().tolist(), name)
+
+
+def refuse_nan(values: list[float], name: str) -> list[float]:
+    """Return ``values`` of a size parameter if none of them is NaN.
+
+    Raises:
+        ValueError: If a value is NaN.
+    """
     if any(map(math.isnan, values)):
         raise ValueError(
             f"{name} is {values}: a size became NaN, most likely because the loss did. Lower the "

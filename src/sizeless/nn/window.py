@@ -9,15 +9,13 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
+from sizeless._precision import at_least_float32
 from sizeless._validate import real_tensor
 from sizeless.functional.limits import clamp_straight_through
-from sizeless.nn.sized import SizeParameters, read_floats
-
-THRESHOLD = 0.1
-"""Window value below which a tap is cropped (the paper's choice)."""
-
-REACH = math.sqrt(-2 * math.log(THRESHOLD))
-"""Half-width of the kept part in standard deviations, 2.146."""
+from sizeless.kernels.grid import stack_axes, unstack_axes
+from sizeless.nn import crop
+from sizeless.nn.crop import REACH, THRESHOLD, Bounds, Place, spacing
+from sizeless.nn.sized import SizeParameters, refuse_nan
 
 WIDEST = 10.0
 """Largest standard deviation in units of half the axis: flat to 0.5 % over the whole kernel."""
@@ -101,17 +99,21 @@ class GaussianWindow(SizeParameters):
     def _sigma_of(self, size: float, taps: int) -> float:
         """Width at which a centred window keeps ``size`` taps, rounded to the crop rule."""
         reach = size - 0.5 if self.causal else size / 2
-        return reach * _spacing(taps) / REACH
+        return reach * spacing(taps) / REACH
 
-    def _limits(self) -> tuple[Tensor, Tensor]:
+    def _log_limits(self) -> tuple[list[float], float]:
+        """Logarithms of the smallest width of each axis, and of the largest of all."""
         # Five per cent above the width at which the outermost tap would be lost.
         low = [
-            max(m - 1 if self.causal else (m - 1) / 2, 0.05) * 1.05 * _spacing(n) / REACH
+            max(m - 1 if self.causal else (m - 1) / 2, 0.05) * 1.05 * spacing(n) / REACH
             for m, n in zip(self.min_sizes, self.taps, strict=True)
         ]
-        lowest = [math.log(min(sigma, self.narrowest)) for sigma in low]
-        limit = self.log_sigma.new_tensor(lowest)
-        return limit, torch.full_like(limit, math.log(self.widest))
+        return [math.log(min(sigma, self.narrowest)) for sigma in low], math.log(self.widest)
+
+    def _limits(self) -> tuple[float | Tensor, float]:
+        """The same; one number where all axes share it, which needs no tensor."""
+        low, high = self._log_limits()
+        return low[0] if len(set(low)) == 1 else self.log_sigma.new_tensor(low), high
 
     @property
     def sigma(self) -> Tensor:
@@ -153,7 +155,8 @@ class GaussianWindow(SizeParameters):
             self.log_sigma.copy_(sigma.abs().to(self.log_sigma.dtype).log())
             self.farthest_center = max(1.0, *self.raw_center.abs().tolist())
             self.widest = max(WIDEST, *widths)
-            if (self.log_sigma < self._limits()[0]).any():
+            limit = self.log_sigma.new_tensor(self._log_limits()[0])
+            if (self.log_sigma < limit).any():
                 self.min_sizes = (1,) * self.ndim
                 self.narrowest = min(widths)
 
@@ -176,21 +179,75 @@ class GaussianWindow(SizeParameters):
     def project_(self) -> None:
         """Move width and centre back into their limits, in place."""
         with torch.no_grad():
-            low, high = self._limits()
-            self.log_sigma.copy_(self.log_sigma.clamp(low, high))
+            low, high = self._log_limits()
+            limit = self.log_sigma.new_tensor(low)
+            self.log_sigma.copy_(self.log_sigma.clamp(limit).clamp(max=high))
             self.raw_center.clamp_(-self.farthest_center, self.farthest_center)
 
-    def bounds(self) -> tuple[tuple[int, int], ...]:
-        """First tap kept, and one past the last, for each axis."""
-        sigmas = read_floats(self.sigma, "the window's width sigma")
-        centers = read_floats(self.center, "the window's centre")
-        rule = _causal_bounds if self.causal else _centered_bounds
-        return tuple(map(rule, sigmas, centers, self.taps))
+    def read(self) -> list[Place]:
+        """Width and centre of each axis as numbers, in one copy to the host.
 
-    def forward(self, axes: Sequence[Tensor]) -> Tensor:
-        """Window values on the grid that the coordinate axes span, shape ``(*sizes)``."""
-        profiles = [profile.exp() for profile in self._log_profiles(axes, self.center)]
-        return reduce(lambda window, profile: window[..., None] * profile, profiles)
+        Raises:
+            ValueError: If one of them is NaN.
+        """
+        both = torch.stack((self.log_sigma.detach(), self.raw_center.detach())).tolist()
+        logs = refuse_nan(both[0], "the window's width sigma")
+        centers = refuse_nan(both[1], "the window's centre")
+        low, high = self._log_limits()
+        farthest = self.farthest_center
+        return [
+            (math.exp(min(max(log, least), high)), min(max(center, -farthest), farthest))
+            for log, least, center in zip(logs, low, centers, strict=True)
+        ]
+
+    def bounds(self) -> Bounds:
+        """First tap kept, and one past the last, for each axis."""
+        return tuple(
+            crop.bounds(crop.kept(*place, n, self.causal), n, self.causal)
+            for place, n in zip(self.read(), self.taps, strict=True)
+        )
+
+    def inside(self, bounds: Bounds, beyond: int = 0) -> list[Tensor]:
+        """Which taps within ``bounds`` the crop keeps, for each axis, without a host read.
+
+        Args:
+            bounds: First tap, and one past the last, for each axis.
+            beyond: Taps beyond the crop that count as inside.
+        """
+        sigma, center = self._precise()
+        return [
+            crop.inside(
+                crop.kept_tensor(sigma[d], center[d], n, self.causal) + beyond,
+                start,
+                stop,
+                n,
+                self.causal,
+            )
+            for d, (n, (start, stop)) in enumerate(zip(self.taps, bounds, strict=True))
+        ]
+
+    def _precise(self) -> tuple[Tensor, Tensor]:
+        """Width and centre by the arithmetic of ``read``, where the device has float64."""
+        like = self.log_sigma
+        dtype = at_least_float32(like.dtype) if like.device.type == "mps" else torch.float64
+        low, high = self._log_limits()
+        log = like.detach().to(dtype)
+        sigma = log.clamp(log.new_tensor(low)).clamp(max=high).exp()
+        farthest = self.farthest_center
+        return sigma, self.raw_center.detach().to(dtype).clamp(-farthest, farthest)
+
+    def forward(self, axes: Sequence[Tensor], inside: Sequence[Tensor] | None = None) -> Tensor:
+        """Window values on the grid that the coordinate axes span, shape ``(*sizes)``.
+
+        Args:
+            axes: Coordinates of the taps of each axis.
+            inside: Which of them count, for each axis; the window is 0 at the others.
+        """
+        profiles = self._log_profiles(axes, self.center).exp()
+        rows = unstack_axes(profiles, axes)
+        if inside is not None:
+            rows = [torch.where(m, row, 0.0) for m, row in zip(inside, rows, strict=True)]
+        return reduce(lambda window, profile: window[..., None] * profile, rows)
 
     def rim(self, axes: Sequence[Tensor]) -> Tensor:
         r"""Stand-in for the window on taps that it crops, shape ``(*sizes)``.
@@ -205,15 +262,15 @@ class GaussianWindow(SizeParameters):
         what it misses, and not leave what it has.
         """
         profiles = self._log_profiles(axes, self.center.detach())
-        log_window = reduce(lambda window, profile: window[..., None] + profile, profiles)
+        rows = unstack_axes(profiles, axes)
+        log_window = reduce(lambda window, profile: window[..., None] + profile, rows)
         return THRESHOLD * (1 + log_window - log_window.detach())
 
-    def _log_profiles(self, axes: Sequence[Tensor], center: Tensor) -> list[Tensor]:
+    def _log_profiles(self, axes: Sequence[Tensor], center: Tensor) -> Tensor:
+        """Logarithm of the window along every axis, one row for each."""
         sigma = self.sigma
-        return [
-            -0.5 * ((axis.to(sigma.dtype) - center[d]) / sigma[d]).square()
-            for d, axis in enumerate(axes)
-        ]
+        places = stack_axes(axes).to(sigma.dtype)
+        return -0.5 * ((places - center[:, None]) / sigma[:, None]).square()
 
     def relaxed_size(self) -> Tensor:
         """Size of each axis in taps before rounding, ``(ndim,)``, differentiable.
@@ -222,10 +279,10 @@ class GaussianWindow(SizeParameters):
         open.
         """
         reach = REACH * self.sigma
-        spacing = reach.new_tensor([_spacing(n) for n in self.taps])
+        distances = reach.new_tensor([spacing(n) for n in self.taps])
         if self.causal:
-            return (1 - self.center + reach) / spacing + 0.5
-        return 2 * (self.center.abs() + reach) / spacing
+            return (1 - self.center + reach) / distances + 0.5
+        return 2 * (self.center.abs() + reach) / distances
 
     def max_frequency(self, stddevs: float = 2.0) -> Tensor:
         r"""Frequency $s / (2 \pi \sigma_d)$ that the window adds to the kernel's.
@@ -242,24 +299,3 @@ class GaussianWindow(SizeParameters):
 def _restore_center(window: GaussianWindow, _incompatible_keys: object) -> None:
     """Make the centre that is no parameter, and in no state dict, anew beside what was loaded."""
     window.raw_center = torch.full_like(window.log_sigma.detach(), window._first_center)
-
-
-def _spacing(taps: int) -> float:
-    return 2.0 / max(taps - 1, 1)
-
-
-def _centered_bounds(sigma: float, center: float, taps: int) -> tuple[int, int]:
-    root = abs(center) + REACH * sigma
-    if root >= 1:
-        return 0, taps
-    middle = (taps - 1) // 2
-    arm = min(max(math.ceil(root / _spacing(taps)) - 1, 0), middle)
-    return middle - arm, middle + arm + 1
-
-
-def _causal_bounds(sigma: float, center: float, taps: int) -> tuple[int, int]:
-    root = center - REACH * sigma
-    if abs(root) >= 1:
-        return 0, taps
-    kept = min(max(math.ceil((1 - root) / _spacing(taps)), 1), taps)
-    return taps - kept, taps

@@ -16,6 +16,7 @@ from sizeless import (
     SpectralPool2d,
     param_groups,
 )
+from sizeless.functional.resampled import correlate_resampled
 
 BLOCKS = [
     (DiffStrideResidual1d, DiffStride1d),
@@ -106,3 +107,50 @@ def test_a_step_of_training_moves_every_parameter():
 def test_errors(arguments, options, error, message):
     with pytest.raises(error, match=message):
         DiffStrideResidual2d(*arguments, **options)
+
+
+def block_that_fuses(monkeypatch):
+    """A block, and the inputs of every call of the operation that does two steps in one."""
+    calls = []
+
+    def spy(*args):
+        calls.append(args)
+        return correlate_resampled(*args)
+
+    monkeypatch.setattr("sizeless.functional.resampling.correlate_resampled", spy)
+    return DiffStrideResidual2d(16, 32, DiffStride2d(2.2, size_rule="exact")).double(), calls
+
+
+def test_one_step_has_the_gradients_of_two(monkeypatch):
+    block, calls = block_that_fuses(monkeypatch)
+    x = torch.randn(2, 16, 16, 14, dtype=torch.float64, requires_grad=True)
+    tensors = [x, *block.parameters()]
+    y, expected = block(x), sum(branches(block, x))
+    assert len(calls) == 1
+    assert torch.allclose(y, expected)
+    weights = torch.randn_like(y)
+    for mine, theirs in zip(
+        torch.autograd.grad((y * weights).sum(), tensors),
+        torch.autograd.grad((expected * weights).sum(), tensors),
+        strict=True,
+    ):
+        assert torch.allclose(mine, theirs)
+
+
+@pytest.mark.parametrize("part", ["conv1", "pool"])
+def test_hooks_on_parts_are_called(monkeypatch, part):
+    block, calls = block_that_fuses(monkeypatch)
+    heard = []
+    block.get_submodule(part).register_forward_hook(lambda *_: heard.append(part))
+    block(torch.randn(2, 16, 16, 14, dtype=torch.float64))
+    assert heard
+    assert not calls
+
+
+def test_another_convolution_in_the_block_is_called(monkeypatch):
+    block, calls = block_that_fuses(monkeypatch)
+    block.conv1 = nn.Conv2d(16, 32, 3, padding=1, dtype=torch.float64)
+    nn.init.constant_(block.conv1.bias, 5.0)
+    x = torch.randn(2, 16, 16, 14, dtype=torch.float64)
+    assert torch.allclose(block(x), sum(branches(block, x)))
+    assert not calls

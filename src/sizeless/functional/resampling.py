@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sizeless._validate import (
     float_tuple,
@@ -23,8 +24,11 @@ from sizeless.functional.constants import constant
 from sizeless.functional.fft import no_autocast, result_dtype, spectral_dtype
 from sizeless.functional.limits import ramp
 from sizeless.functional.operands import has_channels_last, spatial_dims
+from sizeless.functional.resampled import correlate_resampled, pays
 from sizeless.functional.separable import along
 from sizeless.functional.waves import from_waves, to_waves, waves
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 AMPLITUDES = ("mean", "sum")
 METHODS = ("auto", "matrix", "fft")
@@ -230,13 +234,37 @@ class Resampling:
         if gain is None:
             return input
         dtype = result_dtype(input)
-        longest = max(size, output_size)
-        if self.method == "matrix" or (self.method == "auto" and longest <= MATRIX_LIMIT):
+        if self._takes_matrix(i):
             return along(input.to(dtype), self._matrix(i, gain, dtype), axis)
         gain = gain[: min(size, output_size)]
         amplitudes = to_waves(input.to(gain.dtype), len(gain), axis)
         amplitudes = amplitudes * gain.reshape(-1, *[1] * (-1 - axis))
         return from_waves(amplitudes, output_size, axis).to(dtype)
+
+    def _takes_matrix(self, i: int) -> bool:
+        longest = max(self.sizes[i], self.output_sizes[i])
+        return self.method == "matrix" or (self.method == "auto" and longest <= MATRIX_LIMIT)
+
+    def after_convolution(self, input: Tensor, weight: Tensor) -> Tensor:
+        """Convolve, with zeros around the map so that it keeps its size, and resample the output.
+
+        In one step where that should be faster.
+
+        Args:
+            input: ``(N, C, *sizes)``.
+            weight: ``(out, C, *kernel)`` with odd sizes.
+        """
+        kernel = tuple(weight.shape[2:])
+        gains = [
+            gain for i, gain in enumerate(self.gains) if gain is not None and self._takes_matrix(i)
+        ]
+        channels = weight.shape[1], weight.shape[0]
+        if len(gains) < len(kernel) or not pays(self.sizes, self.output_sizes, kernel, *channels):
+            return self(_CONVOLUTIONS[len(kernel)](input, weight, padding="same"))
+        dtype = result_dtype(input)
+        matrices = [self._matrix(i, gain, dtype) for i, gain in enumerate(gains)]
+        with no_autocast(input.device.type):
+            return correlate_resampled(input.to(dtype), weight.to(dtype), matrices)
 
     def _matrix(self, i: int, gain: Tensor, dtype: torch.dtype) -> Tensor:
         if self._kept is None:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional as F
 
 from sizeless.functional.operators import operator
 
@@ -16,7 +15,7 @@ SLICES = 8
 """Parts into which a long sum of outer products is cut: one tall product uses the cores badly."""
 
 
-def along(input: Tensor, matrix: Tensor, axis: int, fixed: int = 0) -> Tensor:
+def along(input: Tensor, matrix: Tensor, axis: int) -> Tensor:
     r"""Multiply every line of ``input`` along ``axis`` by a matrix.
 
     $$
@@ -27,8 +26,6 @@ def along(input: Tensor, matrix: Tensor, axis: int, fixed: int = 0) -> Tensor:
         input: Tensor with ``n`` samples along ``axis``.
         matrix: Real matrix of shape ``(m, n)`` and of the dtype of ``input``.
         axis: Axis, counted from the end: -1, -2, ...
-        fixed: Columns of ``matrix``, from the first, that are constants: their gradient is 0, and
-            takes no time.
 
     Returns:
         Contiguous tensor with ``m`` samples along ``axis``.
@@ -37,7 +34,7 @@ def along(input: Tensor, matrix: Tensor, axis: int, fixed: int = 0) -> Tensor:
         >>> along(torch.tensor([[1.0, 2.0]]), torch.ones(3, 2), -1)
         tensor([[3., 3., 3.]])
     """
-    output: Tensor = _Along.apply(input, matrix, axis, fixed)
+    output: Tensor = _Along.apply(input, matrix, axis)
     return output
 
 
@@ -52,7 +49,8 @@ def _resized(input: Tensor, axis: int, size: int) -> list[int]:
     return shape
 
 
-def _run_along(input: Tensor, matrix: Tensor, axis: int) -> Tensor:
+def run_along(input: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Multiply every line along ``axis`` by a matrix, without autograd."""
     shape = _resized(input, axis, matrix.shape[0])
     outer, inner = _lines(input.shape, axis)
     lines = input.contiguous().view(outer, input.shape[axis], inner)
@@ -62,7 +60,8 @@ def _run_along(input: Tensor, matrix: Tensor, axis: int) -> Tensor:
     return torch.bmm(matrix.contiguous().expand(outer, -1, -1), lines).view(shape)
 
 
-def _run_contract(left: Tensor, right: Tensor, axis: int) -> Tensor:
+def run_contract(left: Tensor, right: Tensor, axis: int) -> Tensor:
+    """Sum the outer products of all lines along ``axis``, without autograd."""
     outer, inner = _lines(left.shape, axis)
     left = left.contiguous().view(outer, left.shape[axis], inner)
     right = right.contiguous().view(outer, right.shape[axis], inner)
@@ -85,13 +84,13 @@ def _flops_of_contract(left: list[int], right: list[int], axis: int) -> int:
 
 _along = operator(
     "along(Tensor input, Tensor matrix, int axis) -> Tensor",
-    _run_along,
+    run_along,
     lambda input, matrix, axis: input.new_empty(_resized(input, axis, matrix.shape[0])),
     _flops_of_along,
 )
 _contract = operator(
     "contract(Tensor left, Tensor right, int axis) -> Tensor",
-    _run_contract,
+    run_contract,
     lambda left, right, axis: left.new_empty(left.shape[axis], right.shape[axis]),
     _flops_of_contract,
 )
@@ -101,13 +100,13 @@ class _Along(Function):
     """Matrix times lines."""
 
     @staticmethod
-    def forward(input: Tensor, matrix: Tensor, axis: int, fixed: int) -> Tensor:
+    def forward(input: Tensor, matrix: Tensor, axis: int) -> Tensor:
         output: Tensor = _along(input, matrix, axis)
         return output
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        input, matrix, ctx.axis, ctx.fixed = inputs
+        input, matrix, ctx.axis = inputs
         ctx.save_for_backward(input if ctx.needs_input_grad[1] else None, matrix)
 
     @staticmethod
@@ -117,17 +116,16 @@ class _Along(Function):
         if ctx.needs_input_grad[0]:
             to_input = along(grad, matrix.t(), ctx.axis)
         if ctx.needs_input_grad[1]:
-            free = input.narrow(ctx.axis, ctx.fixed, matrix.shape[1] - ctx.fixed)
-            to_matrix = F.pad(_Contract.apply(grad, free, ctx.axis), (ctx.fixed, 0))
-        return to_input, to_matrix, None, None
+            to_matrix = _Contract.apply(grad, input, ctx.axis)
+        return to_input, to_matrix, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, input: Tensor, matrix: Tensor, axis: int, fixed: int) -> Any:
+    def vmap(info: Any, in_dims: Any, input: Tensor, matrix: Tensor, axis: int) -> Any:
         if in_dims[1] is None:
-            return along(input.movedim(in_dims[0], 0), matrix, axis, fixed), 0
+            return along(input.movedim(in_dims[0], 0), matrix, axis), 0
         inputs, matrices = _unbound(info, in_dims, input, matrix)
         pairs = zip(inputs, matrices, strict=True)
-        return torch.stack([along(x, m, axis, fixed) for x, m in pairs]), 0
+        return torch.stack([along(x, m, axis) for x, m in pairs]), 0
 
 
 class _Contract(Function):

@@ -14,9 +14,7 @@ from sizeless.functional.fft import irfftn, rfftn, spectral_dtype, transform_flo
 from sizeless.functional.operators import operator
 
 
-def waves(
-    size: int, count: int, dtype: torch.dtype, device: torch.device, taps: int = 1, step: int = 1
-) -> Tensor:
+def waves(size: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     r"""Values of the first ``count`` real waves of an axis of ``size`` samples.
 
     The constant, then cosine and minus sine of 1, 2, ... cycles per map, the order of real and
@@ -34,30 +32,24 @@ def waves(
         count: How many waves.
         dtype: Of the result.
         device: Of the result.
-        taps: Positions per sample: it and its neighbours to both sides.
-        step: How many distances between such neighbours make a map.
 
     Returns:
-        Tensor of shape ``(count, size * taps)``; the taps of a sample lie side by side.
+        Tensor of shape ``(count, size)``.
 
     Examples:
         >>> waves(2, 2, torch.float32, torch.device("cpu"))
         tensor([[ 0.7071,  0.7071],
                 [ 1.0000, -1.0000]])
     """
-    return constant(_waves, size, count, dtype, device, taps, step)
+    return constant(_waves, size, count, dtype, device)
 
 
-def _waves(
-    size: int, count: int, dtype: torch.dtype, device: torch.device, taps: int, step: int
-) -> Tensor:
+def _waves(size: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     row = torch.arange(count, device=device)[:, None]
-    samples = torch.arange(size, device=device) * step
-    shifts = (torch.arange(taps, device=device) - (taps - 1) // 2) * size
-    positions = (samples[:, None] + shifts).flatten()
+    positions = torch.arange(size, device=device)
     # Reduced to one turn in integers, angles stay exact.
-    turns = ((row + 1) // 2 * positions).remainder(size * step)
-    angle = turns.to(dtype) * (2 * math.pi / (size * step))
+    turns = ((row + 1) // 2 * positions).remainder(size)
+    angle = turns.to(dtype) * (2 * math.pi / size)
     values = torch.where(row % 2 == 1, angle.cos(), -angle.sin()) * math.sqrt(2 / size)
     return torch.where(row == 0, 1 / math.sqrt(size), values)
 

@@ -74,11 +74,36 @@ class DiffStrideResidualNd(nn.Module):
         """Map ``(N, in_channels, *spatial)`` to ``(N, out_channels, *pooled)``."""
         feature_map("input", input, self.pool_class.ndim, self.conv1.in_channels)
         parameter_dtype("input", input, self.conv1.weight)
-        hidden = self.conv1(self.norm1(input).relu())
-        hidden = self.conv2(self.norm2(self.pool(hidden)).relu())
+        hidden = self.norm1(input).relu()
+        if isinstance(self.pool, DiffStrideNd) and self._may_fuse():
+            resampling = self.pool.resampling(input)
+            hidden = resampling.after_convolution(hidden, self.conv1.weight)
+            pooled = resampling(input)
+        else:
+            hidden, pooled = self.pool(self.conv1(hidden)), self.pool(input)
+        hidden = self.conv2(self.norm2(hidden).relu())
         # Pooling commutes with the 1x1 convolution; first, it leaves that less to do.
-        output: Tensor = hidden + self.shortcut(self.pool(input))
+        output: Tensor = hidden + self.shortcut(pooled)
         return output
+
+    def _may_fuse(self) -> bool:
+        """Whether nothing but the output of pool and convolution can be seen or was changed."""
+        convolution = self.conv1
+        as_made = (
+            type(convolution) is CONVOLUTIONS[self.pool_class.ndim]
+            and convolution.padding == "same"
+            and convolution.padding_mode == "zeros"
+            and convolution.bias is None
+            and convolution.groups == 1
+            and {*convolution.stride, *convolution.dilation} == {1}
+        )
+        return as_made and not (_has_hooks(convolution) or _has_hooks(self.pool))
+
+
+def _has_hooks(part: nn.Module) -> bool:
+    hooks = (part._forward_hooks, part._forward_pre_hooks)
+    backward_hooks = (part._backward_hooks, part._backward_pre_hooks)
+    return any(map(len, hooks + backward_hooks)) or nn.modules.module._has_any_global_hook()
 
 
 class DiffStrideResidual2d(DiffStrideResidualNd):

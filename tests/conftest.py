@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import zlib
 from collections.abc import Callable, Iterator
@@ -33,8 +34,9 @@ register_random(_torch_random)
 
 
 def pytest_sessionstart() -> None:
-    """Keep parallel test processes from fighting for the cores."""
+    """Keep parallel test processes from fighting for the cores, and from plans measured before."""
     torch.set_num_threads(1)
+    os.environ["SIZELESS_CACHE"] = ""
 
 
 @pytest.fixture(autouse=True)

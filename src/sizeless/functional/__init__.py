@@ -8,6 +8,7 @@ from sizeless.functional.circular import circular_convolve, hermitian_half, spat
 from sizeless.functional.convolution import convolve, convolve_factored, plan
 from sizeless.functional.fft import good_length
 from sizeless.functional.limits import clamp_straight_through, ramp
+from sizeless.functional.measured import tuning
 from sizeless.functional.plans import Plan, Step, use_method
 from sizeless.functional.resampling import low_pass_window, resample, resampling_matrix
 
@@ -27,5 +28,6 @@ __all__ = [
     "resample",
     "resampling_matrix",
     "spatial_kernel",
+    "tuning",
     "use_method",
 ]

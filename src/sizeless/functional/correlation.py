@@ -11,8 +11,9 @@ from sizeless.functional import direct, spectral
 from sizeless.functional.blocks import cut
 from sizeless.functional.fft import spectral_dtype
 from sizeless.functional.geometry import Geometry, geometry_of
+from sizeless.functional.measured import Run, tuned_plan
 from sizeless.functional.operators import operator
-from sizeless.functional.plans import Step, plan_for
+from sizeless.functional.plans import Plan, Step
 
 Numbers = list[int]
 Layout = tuple[Numbers, Numbers, Numbers, Numbers, int, str]
@@ -53,10 +54,32 @@ def geometry_from(input: Any, weight: Any, layout: Layout) -> Geometry:
     return geometry_of(input, weight, tuple(stride), tuple(dilation), amounts, groups)
 
 
+def _plan(geometry: Geometry, like: Tensor, layout: Any) -> Plan:
+    return tuned_plan(geometry, like.device, layout[-1], lambda: _runner(geometry, like))
+
+
+def _runner(geometry: Geometry, like: Tensor) -> Run:
+    """Return what computes products of tensors of a geometry."""
+    weight = like.new_ones(geometry.out_channels, geometry.group_inputs, *geometry.kernel)
+    input = like.new_ones(geometry.batch, geometry.in_channels, *geometry.size)
+    grad = like.new_ones(geometry.batch, geometry.out_channels, *geometry.output_size)
+
+    def run(products: tuple[str, ...], step: Step) -> object:
+        if len(products) == 2:
+            return _by_fft(grad, input, weight, geometry, step)
+        if products == ("output",):
+            return _one_output(input, weight, geometry, step)
+        if products == ("input_gradient",):
+            return _one_input_gradient(grad, weight, geometry, step)
+        return _one_weight_gradient(grad, input, geometry, step)
+
+    return run
+
+
 def run_output(input: Tensor, weight: Tensor, *layout: Any) -> Tensor:
     """Compute the output, without autograd."""
     geometry = geometry_from(input, weight, layout)
-    step = plan_for(geometry, input.device.type, layout[-1]).output
+    step = _plan(geometry, input, layout).output
     return _one_output(input, weight, geometry, step)
 
 
@@ -75,7 +98,7 @@ def run_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Compute both gradients, without autograd."""
     geometry = geometry_from(input, weight, layout)
-    plan = plan_for(geometry, input.device.type, layout[-1])
+    plan = _plan(geometry, input, layout)
     first, second = plan.input_gradient, plan.weight_gradient
     if first == second and first.method == "fft":
         to_input, to_weight = _by_fft(grad, input, weight, geometry, first)
@@ -115,7 +138,7 @@ def _one_weight_gradient(grad: Tensor, input: Tensor, geometry: Geometry, step: 
 def _run_input_gradient(grad: Tensor, weight: Tensor, size: Numbers, *layout: Any) -> Tensor:
     shape = (grad.shape[0], weight.shape[1] * layout[4], *size)
     geometry = geometry_from(shape, weight, layout)
-    step = plan_for(geometry, grad.device.type, layout[-1]).input_gradient
+    step = _plan(geometry, grad, layout).input_gradient
     return _one_input_gradient(grad, weight, geometry, step)
 
 
@@ -123,7 +146,7 @@ def run_weight_gradient(grad: Tensor, input: Tensor, kernel: Numbers, *layout: A
     """Compute the gradient of kernels of size ``kernel``, without autograd."""
     shape = (grad.shape[1], input.shape[1] // layout[4], *kernel)
     geometry = geometry_from(input, shape, layout)
-    step = plan_for(geometry, grad.device.type, layout[-1]).weight_gradient
+    step = _plan(geometry, grad, layout).weight_gradient
     return _one_weight_gradient(grad, input, geometry, step)
 
 

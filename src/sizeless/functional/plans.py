@@ -14,6 +14,7 @@ from sizeless.functional.blocks import cut
 from sizeless.functional.costs import direct_cost, factored_saves, spectral_cost
 from sizeless.functional.fft import good_length
 from sizeless.functional.geometry import Geometry
+from sizeless.functional.plan_table import recorded
 
 METHODS = ("auto", "direct", "channels_last", "fft")
 
@@ -24,7 +25,16 @@ _LADDER = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 
 _SHORTEST = 16
 
+_MEASURED = 3
+"""Lengths of transforms that tuning measures."""
+
 _forced: ContextVar[str | None] = ContextVar("sizeless_method", default=None)
+
+
+class _Plans:
+    """Whether measured plans are followed."""
+
+    are_read = True
 
 
 class Step(NamedTuple):
@@ -41,6 +51,12 @@ class Step(NamedTuple):
     def __str__(self) -> str:
         """Return the method and the transform, as ``fft 64x64``."""
         return " ".join((self.method, "x".join(map(str, self.lengths)))).strip()
+
+    @classmethod
+    def from_text(cls, text: str) -> Step:
+        """Return the step that ``str`` has written."""
+        method, _, lengths = text.partition(" ")
+        return cls(method, tuple(map(int, lengths.split("x"))) if lengths else ())
 
 
 class Plan(NamedTuple):
@@ -102,9 +118,13 @@ def forced_method() -> str:
 
 @lru_cache(maxsize=4096)
 def plan_for(geometry: Geometry, device_type: str, method: str = "auto") -> Plan:
-    """Return the plan for a geometry: that of the model of costs, or of one method alone."""
+    """Return the plan for a geometry: measured, of the model of costs, or of one method alone."""
     if method in ("direct", "channels_last"):
         return Plan(*[Step(method)] * 3)
+    if method == "auto" and _Plans.are_read:
+        lines = recorded(geometry, device_type)
+        if lines is not None:
+            return Plan(*map(Step.from_text, lines))
     if method == "auto" and device_type not in ("cpu", "cuda"):
         return Plan(*[Step("direct")] * 3)
     if geometry.batch == 0:
@@ -132,6 +152,43 @@ def stays_factored(
     return factored_saves(geometry, cut(geometry, plan.output.lengths), functions)
 
 
+def forget_plans() -> None:
+    """Make plans anew, from what has been measured by now."""
+    plan_for.cache_clear()
+    stays_factored.cache_clear()
+
+
+@contextmanager
+def measured_plans_ignored() -> Iterator[None]:
+    """Follow the model of costs alone within a ``with`` block."""
+    before, _Plans.are_read = _Plans.are_read, False
+    forget_plans()
+    try:
+        yield
+    finally:
+        _Plans.are_read = before
+        forget_plans()
+
+
+def candidates(geometry: Geometry, products: tuple[str, ...], *, joint: bool = False) -> list[Step]:
+    """Return the steps worth measuring for some products; those for all of them at once if joint.
+
+    They are both direct ways, and the transforms of which the model of costs thinks best.
+    """
+    costs = _transform_costs(geometry, products)
+    transforms = [Step("fft", lengths) for lengths in sorted(costs, key=costs.__getitem__)]
+    found = transforms[:_MEASURED]
+    if not joint:
+        steps = [Step("direct"), Step("channels_last")]
+        # What takes minutes needs no measuring.
+        hopeless = 20 * costs[found[0].lengths] + 1e9
+        for step in steps:
+            last = step.method == "channels_last"
+            if direct_cost(geometry, products[0], channels_last=last) < hopeless:
+                found.append(step)
+    return found
+
+
 def _cheapest(geometry: Geometry, products: tuple[str, ...], method: str) -> tuple[Step, float]:
     best = _cheapest_transform(geometry, products)
     if method == "auto":
@@ -144,12 +201,16 @@ def _cheapest(geometry: Geometry, products: tuple[str, ...], method: str) -> tup
 
 
 def _cheapest_transform(geometry: Geometry, products: tuple[str, ...]) -> tuple[Step, float]:
-    candidates = {
+    costs = _transform_costs(geometry, products)
+    lengths = min(costs, key=costs.__getitem__)
+    return Step("fft", lengths), costs[lengths]
+
+
+def _transform_costs(geometry: Geometry, products: tuple[str, ...]) -> dict[tuple[int, ...], float]:
+    return {
         lengths: spectral_cost(geometry, cut(geometry, lengths), products)
         for lengths in _block_lengths(geometry)
     }
-    lengths = min(candidates, key=candidates.__getitem__)
-    return Step("fft", lengths), candidates[lengths]
 
 
 def _block_lengths(geometry: Geometry) -> set[tuple[int, ...]]:

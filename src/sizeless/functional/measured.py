@@ -1,0 +1,143 @@
+"""Measuring plans on the machine at hand, where the model of costs is not exact enough."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from sizeless.functional import plan_table
+from sizeless.functional.geometry import Geometry
+from sizeless.functional.plans import Plan, Step, candidates, forget_plans, plan_for
+
+Products = tuple[str, ...]
+Run = Callable[[Products, Step], object]
+"""Computes some of the three products in one way, on tensors of its own."""
+
+BUDGET = 0.25
+"""Seconds for one product of one geometry."""
+
+MOST_ROUNDS = 15
+
+HOPELESS = 2.0
+"""A step slower than the fastest by this factor in a first call is not measured again."""
+
+CLEAR = 0.97
+"""A step takes the place of the model's choice if it needs less than this share of its time."""
+
+GRADIENTS = ("input_gradient", "weight_gradient")
+
+
+class _Switch:
+    is_on = False
+
+
+@contextmanager
+def tuning() -> Iterator[None]:
+    """Measure every convolution within a ``with`` block in all ways, and remember the fastest.
+
+    Only those of ``method="auto"`` whose plan was not measured before, once for each shape: the
+    first training step of a model takes some seconds, and later ones, in this process and others on
+    this machine, follow what was measured. It holds for the same shapes, number of threads and
+    version of torch; other shapes follow the model of costs. Kept in the folder that
+    ``SIZELESS_CACHE`` names, or in the system's folder for caches.
+
+    A process has one such block at a time.
+
+    Raises:
+        RuntimeError: If a block is open already.
+
+    Examples:
+        >>> import torch
+        >>> from sizeless.functional import convolve, tuning
+        >>> input = torch.randn(2, 4, 64)
+        >>> weight = torch.randn(4, 4, 15, requires_grad=True)
+        >>> with tuning():
+        ...     convolve(input, weight, padding="same").sum().backward()
+    """
+    if _Switch.is_on:
+        raise RuntimeError("tuning() is open already: one block at a time, around all of them")
+    _Switch.is_on = True
+    try:
+        yield
+    finally:
+        _Switch.is_on = False
+        plan_table.save()
+
+
+def tuned_plan(
+    geometry: Geometry, device: torch.device, method: str, runner: Callable[[], Run]
+) -> Plan:
+    """Return the plan for a geometry, measured before or now if tuning is on.
+
+    Args:
+        geometry: Where the taps fall.
+        device: Where the tensors are.
+        method: As for ``convolve``.
+        runner: Prepares what computes the products.
+    """
+    wanted = _Switch.is_on and method == "auto" and geometry.batch > 0
+    if wanted and plan_table.recorded(geometry, device.type) is None:
+        plan = _measure(geometry, device, runner())
+        steps = (str(plan.output), str(plan.input_gradient), str(plan.weight_gradient))
+        plan_table.record(geometry, device.type, steps)
+        forget_plans()
+    return plan_for(geometry, device.type, method)
+
+
+def _measure(geometry: Geometry, device: torch.device, run: Run) -> Plan:
+    expected = plan_for(geometry, device.type)
+    best, seconds = {}, {}
+    for name, step in expected._asdict().items():
+        times = _times(run, (name,), candidates(geometry, (name,)), device)
+        best[name], seconds[name] = _fastest(times, step)
+    joint = _times(run, GRADIENTS, candidates(geometry, GRADIENTS, joint=True), device)
+    step, together = _fastest(joint, expected.weight_gradient)
+    if together < sum(seconds[name] for name in GRADIENTS):
+        best.update(dict.fromkeys(GRADIENTS, step))
+    return Plan(best["output"], best["input_gradient"], best["weight_gradient"])
+
+
+def _fastest(times: Mapping[Step, float], expected: Step) -> tuple[Step, float]:
+    step = min(times, key=times.__getitem__)
+    if expected in times and times[step] > CLEAR * times[expected]:
+        step = expected
+    return step, times[step]
+
+
+def _times(
+    run: Run, products: Products, steps: list[Step], device: torch.device
+) -> dict[Step, float]:
+    """Median seconds of each step, over interleaved rounds."""
+    first: dict[Step, float] = {}
+    for step in steps:
+        _clock(run, products, step, device)
+        first[step] = _clock(run, products, step, device)
+    limit = HOPELESS * min(first.values())
+    close = [step for step in steps if first[step] <= limit]
+    if len(close) == 1:
+        return first
+    rounds = int(BUDGET / sum(first[step] for step in close))
+    seconds: dict[Step, list[float]] = {step: [first[step]] for step in close}
+    for _ in range(min(max(rounds, 2), MOST_ROUNDS)):
+        for step in close:
+            seconds[step].append(_clock(run, products, step, device))
+    medians = {step: statistics.median(values) for step, values in seconds.items()}
+    return {step: medians.get(step, math.inf) for step in steps}
+
+
+def _clock(run: Run, products: Products, step: Step, device: torch.device) -> float:
+    _wait(device)
+    start = time.perf_counter()
+    run(products, step)
+    _wait(device)
+    return time.perf_counter() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

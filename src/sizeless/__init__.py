@@ -29,6 +29,7 @@ from sizeless.nn import (
     SpectralPool1d,
     SpectralPool2d,
     SpectralPool3d,
+    cached_kernels,
 )
 from sizeless.penalties import aliasing_penalty, complexity_penalty
 from sizeless.sizes import (
@@ -68,6 +69,7 @@ __all__ = [
     "SpectralPool2d",
     "SpectralPool3d",
     "aliasing_penalty",
+    "cached_kernels",
     "change_resolution_",
     "compat",
     "complexity_penalty",

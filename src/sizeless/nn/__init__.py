@@ -1,5 +1,6 @@
 """Layers that learn their own size."""
 
+from sizeless.nn.caching import cached_kernels
 from sizeless.nn.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
 from sizeless.nn.flexconv import FlexConv1d, FlexConv2d, FlexConv3d, FlexConvNd
 from sizeless.nn.niff import NIFFConv1d, NIFFConv2d, NIFFConv3d, NIFFConvNd
@@ -56,4 +57,5 @@ __all__ = [
     "SpectralPool2d",
     "SpectralPool3d",
     "SpectralPoolNd",
+    "cached_kernels",
 ]

@@ -18,8 +18,9 @@ from sizeless._validate import (
     one_of,
     parameter_dtype,
 )
-from sizeless.functional.convolution import convolve, convolve_factored
+from sizeless.functional.convolution import convolve, convolve_factored, plan
 from sizeless.functional.padding import PADDING_MODES
+from sizeless.functional.plans import Plan
 from sizeless.kernels import MAGNet
 from sizeless.nn import _flexconv_arguments as arguments
 from sizeless.nn import crop
@@ -135,6 +136,32 @@ class FlexConvNd(WindowedKernelNd):
             self.groups,
             padding_mode=self.padding_mode,
             causal=self.causal,
+        )
+
+    def plan(self, input_shape: Sequence[int]) -> Plan:
+        """How a training step would compute the convolution of a map, at the present size.
+
+        Args:
+            input_shape: ``(N, in_channels, *spatial)``.
+
+        Raises:
+            ValueError: If the shape does not fit the layer.
+        """
+        like = torch.empty(tuple(input_shape), device="meta")
+        feature_map("input_shape", like, self.ndim, self.in_channels)
+        like, padding = arguments.fit_padding(
+            like, self.padding, self.kernel_size, self.size, self.dilation
+        )
+        return plan(
+            tuple(like.shape),
+            (self.out_channels, self.in_channels // self.groups, *self.size),
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            padding_mode=self.padding_mode,
+            causal=self.causal,
+            device_type=self.window.log_sigma.device.type,
         )
 
     def change_resolution_(self, factor: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sizeless.functional import naive
+import pytest
+
+from sizeless.functional import circular_spectra, naive
 from sizeless.nn import (
     NIFFConv1d,
     NIFFConv2d,
@@ -45,6 +47,17 @@ class TestNIFFConv2dDepthwise(Compiled, NIFFConvCase):
 
     def make(self, **factory):
         return NIFFConv2d(2, 2, groups=2, **factory)
+
+
+class TestNIFFConv2dTransformed(Compiled, NIFFConvCase):
+    """As on maps that are too large for a matrix."""
+
+    @pytest.fixture(autouse=True)
+    def _no_map_is_small(self, monkeypatch):
+        monkeypatch.setattr(circular_spectra, "SMALL", 1)
+
+    def make(self, **factory):
+        return NIFFConv2d(2, 2, groups=2, bias=True, **factory)
 
 
 class TestNIFFConv2dFull(NIFFConvCase):

@@ -121,6 +121,14 @@ def test_a_constant_filter_is_the_identity(ndim: int) -> None:
         torch.testing.assert_close(layer(input), input)
 
 
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("size", [(9, 8), (8, 9), (5, 4, 6)])
+def test_depthwise_filters_equal_the_definition(size: tuple[int, ...], batch: int) -> None:
+    layer = double(len(size), 2, 4, 2, True)
+    input = torch.randn(batch, 2, *size, dtype=torch.float64)
+    torch.testing.assert_close(layer(input), filtered(layer, input))
+
+
 # ---- circular and zero-padded --------------------------------------------------------------------
 
 
@@ -243,8 +251,10 @@ class Bell(MLP):
     def __init__(self, steepness: float) -> None:
         super().__init__(1, 1, hidden=(1,), dtype=torch.float64)
         self.steepness = steepness
+        nn.init.ones_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
 
-    def forward(self, coordinates: Tensor) -> Tensor:
+    def basis(self, coordinates: Tensor) -> Tensor:
         return (-0.5 * (self.steepness * coordinates).square()).exp()
 
 

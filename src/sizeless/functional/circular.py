@@ -8,21 +8,9 @@ import torch
 from torch import Tensor
 
 from sizeless._validate import ints, positive_int, real_tensor
-from sizeless.functional.fft import (
-    irfftn,
-    mix_channels,
-    no_autocast,
-    result_dtype,
-    rfftn,
-    spectral_dtype,
-)
-from sizeless.functional.operands import (
-    add_bias,
-    check_bias,
-    check_filter,
-    keep_layout,
-    spatial_dims,
-)
+from sizeless.functional.circular_products import convolve_spectra
+from sizeless.functional.fft import irfftn, no_autocast, result_dtype, spectral_dtype
+from sizeless.functional.operands import check_bias, check_filter, spatial_dims
 
 
 def circular_convolve(
@@ -78,14 +66,10 @@ def circular_convolve(
         check_filter(name, part, input, groups)
         _check_half_shape(name, tuple(part.shape), tuple(real.shape[:2]), map_size)
     check_bias(bias, real.shape[0], input)
-    dtype, axes = spectral_dtype(input), tuple(range(2, input.dim()))
-    with no_autocast(input.device.type):
-        filter = hermitian_spectrum(real.to(dtype), imag.to(dtype), map_size)
-        signal = rfftn(input.to(dtype), map_size, axes)
-        product = mix_channels(signal, filter, groups)
-        output = irfftn(product, map_size, axes)
-        output = add_bias(output, None if bias is None else bias.to(dtype))
-    return keep_layout(output.to(result_dtype(input)), input)
+    dtype = spectral_dtype(input)
+    filter = torch.stack((real, imag)).to(dtype)
+    output = convolve_spectra(input, filter, None if bias is None else bias.to(dtype), groups)
+    return output.to(result_dtype(input))
 
 
 def hermitian_half(real: Tensor, imag: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
@@ -163,12 +147,16 @@ def spatial_kernel(real: Tensor, imag: Tensor, map_size: Sequence[int]) -> Tenso
     for name, part in (("real", real), ("imag", imag)):
         leading = tuple(real.shape[: -len(map_size)])
         _check_half_shape(name, tuple(part.shape), leading, map_size)
-    axes = tuple(range(-len(map_size), 0))
     dtype = spectral_dtype(real)
     with no_autocast(real.device.type):
         filter = hermitian_spectrum(real.to(dtype), imag.to(dtype), map_size)
-        kernel = irfftn(filter, map_size, axes)
-        return torch.fft.fftshift(kernel, dim=axes).to(real.dtype)
+        return centred_kernel(filter, map_size).to(real.dtype)
+
+
+def centred_kernel(spectrum: Tensor, map_size: tuple[int, ...]) -> Tensor:
+    """Return the real kernels of Hermitian half spectra, their origin moved to the middle."""
+    axes = tuple(range(-len(map_size), 0))
+    return torch.fft.fftshift(irfftn(spectrum, map_size, axes), dim=axes)
 
 
 def _check_parts(real: Tensor, imag: Tensor) -> None:

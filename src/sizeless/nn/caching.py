@@ -3,68 +3,84 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sizeless._validate import boolean
 from sizeless._validate import module as check_module
 from sizeless.functional.constants import tensors_last
 from sizeless.functional.kept_spectra import keep_spectra
 
+MOST_KEPT = 4
+"""Renderings that one layer keeps at a time: one for each size of map, for example."""
 
-class _Slot(NamedTuple):
-    """Where a module holds a parameter or buffer, and which it was."""
 
-    holder: Mapping[str, Tensor | None]
-    name: str
-    reference: weakref.ref[Tensor]
-    version: int
-    pointer: int
+class _Steps:
+    """Counts the steps of all optimisers: fused ones change tensors without a trace."""
+
+    taken = 0
+    are_counted = False
+
+    @classmethod
+    def count(cls) -> None:
+        """Count from now on."""
+        if not cls.are_counted:
+            cls.are_counted = True
+            register_optimizer_step_post_hook(cls._take)
+
+    @classmethod
+    def _take(cls, *_step: object) -> None:
+        cls.taken += 1
 
 
 class _State:
     """All parameters and buffers of a module at one moment."""
 
-    def __init__(self, module: nn.Module, slots: list[_Slot]) -> None:
+    def __init__(self, module: nn.Module, tensors: list[Tensor]) -> None:
+        _Steps.count()
         self.owner = weakref.ref(module)
-        self.slots = slots
+        self.steps = _Steps.taken
+        self.tensors = [(weakref.ref(t), t._version, t.data_ptr()) for t in tensors]
 
     @classmethod
     def of(cls, module: nn.Module) -> _State | None:
         """Return the present state, or ``None`` if changes of it could not be noticed."""
         if "_is_replica" in module.__dict__:
             return None
-        slots = []
-        for part in module.modules():
-            for holder in (part._parameters, part._buffers):
-                for name, tensor in holder.items():
-                    if tensor is None:
-                        continue
-                    if type(tensor) not in (nn.Parameter, Tensor):
-                        return None
-                    if tensor.is_meta or tensor.is_inference():
-                        return None
-                    slot = _Slot(
-                        holder, name, weakref.ref(tensor), tensor._version, tensor.data_ptr()
-                    )
-                    slots.append(slot)
-        return cls(module, slots)
+        tensors = list(_tensors(module))
+        for tensor in tensors:
+            if type(tensor) not in (nn.Parameter, Tensor):
+                return None
+            if tensor.is_meta or tensor.is_inference():
+                return None
+        return cls(module, tensors)
 
     def holds_for(self, module: nn.Module) -> bool:
         """Whether ``module`` has the same tensors still, with the same values."""
-        if self.owner() is not module:
+        if self.owner() is not module or self.steps != _Steps.taken:
             return False
-        for holder, name, reference, version, pointer in self.slots:
-            tensor = holder.get(name)
-            if tensor is None or tensor is not reference():
-                return False
-            if tensor._version != version or tensor.data_ptr() != pointer:
-                return False
-        return True
+        tensors = list(_tensors(module))
+        return len(tensors) == len(self.tensors) and all(
+            tensor is reference() and tensor._version == version and tensor.data_ptr() == pointer
+            for tensor, (reference, version, pointer) in zip(tensors, self.tensors, strict=True)
+        )
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Parameters and buffers of a module and its parts, faster than the module lists them."""
+    for holder in (module._parameters, module._buffers):
+        for tensor in holder.values():
+            if tensor is not None:
+                yield tensor
+    for part in module._modules.values():
+        if part is not None:
+            yield from _tensors(part)
 
 
 class RenderCache:
@@ -93,34 +109,47 @@ class RenderCache:
         """Forget everything; renderings shared within ``cached_kernels`` too."""
         self._state, self._kept = None, {}
         if self._shared is not None:
-            self._shared.kept.clear()
+            self._shared.kept = {}
 
-    def fetch(self, module: nn.Module, render: Callable[[], Tensor]) -> Tensor | None:
+    def fetch(
+        self, module: nn.Module, render: Callable[[], Tensor], key: Hashable = None
+    ) -> Tensor | None:
         """Return the kernel of ``module``, kept or rendered to be kept; ``None`` if not to be kept.
 
         Args:
             module: The layer whose parameters ``render`` uses.
             render: Renders the kernel from the layer's parameters and buffers alone.
+            key: What else the kernel depends on, such as the size of the map.
         """
-        if torch.is_grad_enabled() and _requires_gradient(module):
-            return self._fetch_with_graph(module, render)
-        if not (tensors_last() and self._refresh(module)):
+        if not tensors_last():
             return None
-        key = module.training
-        if key not in self._kept:
+        key = module.training, key
+        if torch.is_grad_enabled() and _requires_gradient(module):
+            return self._fetch_with_graph(module, render, key)
+        if not self._refresh(module):
+            return None
+        # What is outdated before it is rendered must not be found later.
+        kept = self._kept
+        kernel = kept.get(key)
+        if kernel is None:
             # A tensor made in inference mode could not be used outside of it.
             with torch.inference_mode(False), torch.no_grad():
-                self._kept[key] = keep_spectra(render())
-        return self._kept[key]
+                kernel = keep_spectra(render())
+            for oldest in list(kept)[: max(1 + len(kept) - MOST_KEPT, 0)]:
+                kept.pop(oldest, None)
+            kept[key] = kernel
+        return kernel
 
-    def _fetch_with_graph(self, module: nn.Module, render: Callable[[], Tensor]) -> Tensor | None:
+    def _fetch_with_graph(
+        self, module: nn.Module, render: Callable[[], Tensor], key: Hashable
+    ) -> Tensor | None:
         shared = self._shared
-        if shared is None or not (tensors_last() and self._refresh(module)):
+        if shared is None or not self._refresh(module):
             return None
-        key = module.training
-        if key not in shared.kept:
-            shared.kept[key] = shared.handed_out(render())
-        return shared.kept[key]
+        kept = shared.kept
+        if key not in kept:
+            kept[key] = shared.handed_out(render())
+        return kept[key]
 
     def _refresh(self, module: nn.Module) -> bool:
         """Forget what is outdated; return whether something may be kept at all."""
@@ -239,11 +268,13 @@ def cached_kernels(model: nn.Module, *, accumulate: bool = False) -> Iterator[No
     """
     boolean("accumulate", accumulate)
     parts = [part for part in check_module("model", model).modules() if isinstance(part, Caching)]
-    closers = [close for part in parts if (close := part._cache.open(accumulate)) is not None]
-    completed = False
-    try:
+    with ExitStack() as stack:
+        for part in parts:
+            close = part._cache.open(accumulate)
+            if close is not None:
+                stack.push(partial(_close, close))
         yield
-        completed = True
-    finally:
-        for close in closers:
-            close(completed)
+
+
+def _close(close: Callable[[bool], None], failure: type[BaseException] | None, *_: object) -> None:
+    close(failure is None)

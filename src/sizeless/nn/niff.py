@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sizeless._validate import (
     boolean,
@@ -17,19 +18,26 @@ from sizeless._validate import (
     one_of,
     parameter_dtype,
 )
-from sizeless.functional.circular import circular_convolve, hermitian_half, spatial_kernel
+from sizeless.functional.circular import centred_kernel
+from sizeless.functional.circular_products import circular_flops, convolve_spectra
+from sizeless.functional.circular_spectra import half_of
+from sizeless.functional.constants import constant
 from sizeless.functional.convolution import convolve
-from sizeless.functional.fft import no_autocast
+from sizeless.functional.fft import no_autocast, result_dtype
 from sizeless.kernels import MLP, coordinate_grid
 from sizeless.kernels.base import linears
+from sizeless.nn.caching import Caching
 from sizeless.nn.sized import Size
 
 BOUNDARIES = ("circular", "zeros")
 FREQUENCY_UNITS = ("cycles/map", "cycles/pixel")
 
 
-class NIFFConvNd(nn.Module):
-    r"""Frequency filter in any number of dimensions; see ``NIFFConv2d`` for the arguments."""
+class NIFFConvNd(Caching):
+    r"""Frequency filter in any number of dimensions; see ``NIFFConv2d`` for the arguments.
+
+    Without gradients, the filters of the last few map sizes are kept while no parameter changes.
+    """
 
     ndim: ClassVar[int]
 
@@ -84,15 +92,13 @@ class NIFFConvNd(nn.Module):
         Returns:
             Tensor of frequencies in FFT order, in ``frequency_unit``.
         """
-        device, dtype = self.real.output.weight.device, self.real.basis_dtype
-        axes = []
-        for n in int_tuple("map_size", map_size, self.ndim):
-            k = torch.arange(n, device=device)
-            k = torch.where(k < (n + 1) // 2, k, k - n).to(dtype)
-            if self.half_sample_grid and n % 2:
-                k = k - 0.5
-            axes.append(k / n if self.frequency_unit == "cycles/pixel" else k)
-        return coordinate_grid(axes)
+        sizes = int_tuple("map_size", map_size, self.ndim)
+        return coordinate_grid(_axes(sizes, [torch.arange(n) for n in sizes], *self._grid()))
+
+    def _grid(self) -> tuple[bool, bool, torch.dtype, torch.device]:
+        """What frequencies depend on beside the size of the map."""
+        per_pixel, like = self.frequency_unit == "cycles/pixel", self.real.output.weight
+        return per_pixel, self.half_sample_grid, self.real.basis_dtype, like.device
 
     def half_spectrum(self, map_size: int | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Real and imaginary part of the filters' Hermitian half spectrum for a map.
@@ -104,15 +110,30 @@ class NIFFConvNd(nn.Module):
             Two real tensors ``(out, in / groups, *map_size[:-1], map_size[-1] // 2 + 1)`` in the
             layout of ``torch.fft.rfftn``.
         """
-        frequencies = self.frequencies(map_size)
+        spectrum = self._spectrum(int_tuple("map_size", map_size, self.ndim))
+        real, imag = spectrum.to(self.real.output.weight.dtype)
+        return real, imag
+
+    def _spectrum(self, sizes: tuple[int, ...]) -> Tensor:
+        """Both parts, ``(2, out, in / groups, *half)``, in float32 or better.
+
+        The last layers are linear: folding the few functions that they combine folds the filters.
+        """
+        points = constant(_points, sizes, *self._grid())
+        inputs, frequencies = self.in_channels // self.groups, points.shape[1:-1]
         # Filters are made in full precision under autocast.
-        with no_autocast(frequencies.device.type):
-            shape = (self.out_channels, self.in_channels // self.groups, *frequencies.shape[:-1])
-            real, imag = (
-                network(frequencies).movedim(-1, 0).reshape(shape)
-                for network in (self.real, self.imag)
-            )
-            return hermitian_half(real, imag, self.ndim)
+        with no_autocast(points.device.type):
+            networks = ((self.real, 1.0), (self.imag, -1.0))
+            basis = torch.stack([_folded(network, points, sign) for network, sign in networks])
+            basis = basis.flatten(1, -2)
+            coefficients = torch.stack([network.coefficients() for network, _ in networks])
+            coefficients = coefficients.to(basis.dtype)
+            if inputs == 1:
+                values = coefficients @ basis.mT
+                return values.view(2, self.out_channels, 1, *frequencies)
+            # With the frequencies first in memory, as products of several channels want them.
+            values = (basis @ coefficients.mT).view(2, *frequencies, self.out_channels, inputs)
+            return values.movedim((-2, -1), (1, 2))
 
     def spatial_kernel(self, map_size: int | Sequence[int]) -> Tensor:
         """The real kernel of the convolution for a map, centred at ``map_size // 2``.
@@ -126,32 +147,46 @@ class NIFFConvNd(nn.Module):
             Tensor of shape ``(out_channels, in_channels / groups, *map_size)``.
         """
         sizes = int_tuple("map_size", map_size, self.ndim)
-        return spatial_kernel(*self.half_spectrum(sizes), sizes)
+        kernel = centred_kernel(torch.complex(*self._spectrum(sizes)), sizes)
+        return kernel.to(self.real.output.weight.dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         """Filter ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
         feature_map("input", input, self.ndim, self.in_channels)
         parameter_dtype("input", input, self.real.output.weight)
         size = tuple(input.shape[2:])
-        self.map_size = size
-        if self.boundary == "circular":
-            return circular_convolve(input, *self.half_spectrum(size), self.bias, self.groups)
-        axes = tuple(range(2, 2 + self.ndim))
-        weight = self.spatial_kernel(size).flip(axes)
-        return convolve(input, weight, self.bias, padding="same", groups=self.groups)
+        # An exported graph, whose map may have any size, has nothing to remember it in.
+        if not torch.compiler.is_exporting():
+            self.map_size = size
+        filter = self._filter(size)
+        if self.boundary == "zeros":
+            return convolve(input, filter, self.bias, padding="same", groups=self.groups)
+        bias = None if self.bias is None else self.bias.to(filter.dtype)
+        output = convolve_spectra(input, filter, bias, self.groups)
+        return output.to(result_dtype(input))
+
+    def _filter(self, size: tuple[int, ...]) -> Tensor:
+        """What to convolve with, kept while nothing changes: spectra, or flipped kernels."""
+
+        def render() -> Tensor:
+            if self.boundary == "circular":
+                return self._spectrum(size)
+            return self.spatial_kernel(size).flip(tuple(range(2, 2 + self.ndim)))
+
+        kept = self._cache.fetch(self, render, size)
+        return render() if kept is None else kept
 
     def describe_size(self) -> Size:
         """Return the extent of the filter: the map that was seen last."""
         size = self.map_size or ()
-        pairs = self.out_channels * self.in_channels // self.groups
-        transforms = 1.25 * (self.in_channels + self.out_channels) * math.log2(math.prod(size))
+        flops = circular_flops(1, self.in_channels, self.out_channels, self.groups, size)
         return Size(
             kind="filter extent",
             size=size,
             window=None,
             center=None,
             limits=((1, math.inf),) * self.ndim,
-            cost=transforms + 2 * pairs,
+            cost=flops / 2 / math.prod(size),
         )
 
     def extra_repr(self) -> str:
@@ -159,6 +194,47 @@ class NIFFConvNd(nn.Module):
         text = f"{self.in_channels}, {self.out_channels}, groups={self.groups}"
         text += f", boundary={self.boundary!r}, frequency_unit={self.frequency_unit!r}"
         return text if self.bias is not None else text + ", bias=False"
+
+
+def _folded(network: MLP, points: Tensor, sign: float) -> Tensor:
+    """Even or odd part of a network's functions, and of the constant: ``(*half, features + 1)``."""
+    there, back = F.pad(network.basis(points), (0, 1), value=1.0)
+    return 0.5 * torch.add(there, back, alpha=sign)
+
+
+def _points(
+    sizes: tuple[int, ...],
+    per_pixel: bool,
+    half_sample: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Frequencies at the indices of a half spectrum, and at their negatives."""
+    indices = [torch.arange(n, device=device) for n in half_of(sizes)]
+    grids = []
+    for sign in (1, -1):
+        turned = [(sign * index) % n for index, n in zip(indices, sizes, strict=True)]
+        axes = _axes(sizes, turned, per_pixel, half_sample, dtype, device)
+        grids.append(coordinate_grid(axes))
+    return torch.stack(grids)
+
+
+def _axes(
+    sizes: tuple[int, ...],
+    indices: Sequence[Tensor],
+    per_pixel: bool,
+    half_sample: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[Tensor]:
+    """Signed frequencies at the indices of each axis."""
+    axes = []
+    for n, index in zip(sizes, indices, strict=True):
+        k = torch.where(index < (n + 1) // 2, index, index - n).to(device, dtype)
+        if half_sample:
+            k = k - 0.5 * (n % 2)
+        axes.append(k / n if per_pixel else k)
+    return axes
 
 
 class NIFFConv2d(NIFFConvNd):

@@ -1,0 +1,338 @@
+r"""The three products of a circular convolution with filters given by their spectrum.
+
+With $H$ the filters, at each frequency a matrix of channels, the output is $Y = H X$, the gradient
+of the input $H^\dagger G$, and that of the filters $G X^\dagger$, each frequency weighted by how
+often it counts in the inverse transform.
+
+Filters are real tensors ``(2, out, in / groups, *half)`` of real and imaginary parts. Those of
+several channels are matrices, multiplied in real numbers, which want the frequencies first: a
+filter that lies so in memory (see ``frequencies_first``) is used where it lies. Those of single
+channels are multiplied elementwise, in chunks that stay in a processor's caches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sizeless.functional.constants import constant
+from sizeless.functional.fft import irfftn, rfftn
+from sizeless.functional.kept_spectra import kept_spectra
+from sizeless.functional.operands import has_channels_last
+
+WORKSPACE = 3 << 19
+"""Bytes that the spectra of one chunk of maps may take."""
+
+SMALL = 64
+"""Most points of a map whose transform is one matrix product, on a processor."""
+
+
+class Shape(NamedTuple):
+    """Counts of a circular convolution."""
+
+    batch: int
+    groups: int
+    inputs: int
+    """Of one group."""
+    outputs: int
+    """Of one group."""
+    size: tuple[int, ...]
+
+    @property
+    def half(self) -> tuple[int, ...]:
+        """Frequencies of a half spectrum on each axis."""
+        return half_of(self.size)
+
+    @property
+    def frequencies(self) -> int:
+        """How many frequencies a half spectrum has."""
+        return math.prod(self.half)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of a map, the last ones of a tensor."""
+        return tuple(range(-len(self.size), 0))
+
+
+def half_of(size: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size of a half spectrum."""
+    return (*size[:-1], size[-1] // 2 + 1)
+
+
+def blank_map(like: Tensor, channels: int) -> Tensor:
+    """Return an empty map of ``channels`` channels, otherwise like ``like``, layout included."""
+    batch, _, *size = like.shape
+    if has_channels_last(like):
+        return like.new_empty(batch, *size, channels).movedim(-1, 1)
+    return like.new_empty(batch, channels, *size)
+
+
+def frequencies_first(parts: Tensor) -> Tensor:
+    """Return filters ``(2, out, in, *half)`` as ``(2, *half, out, in)``."""
+    return parts.movedim((1, 2), (-2, -1))
+
+
+def blank_filter(like: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
+    """Return empty filters, laid out in memory as their product makes them."""
+    out = shape.groups * shape.outputs
+    if shape.inputs == 1:
+        return like.new_empty((2, out, 1, *shape.half), dtype=dtype)
+    return like.new_empty((2, *shape.half, out, shape.inputs), dtype=dtype).movedim(
+        (-2, -1), (1, 2)
+    )
+
+
+def fold_(spectrum: Tensor, shape: Shape) -> Tensor:
+    """Make half spectra Hermitian in place, where the last axis is its own negative."""
+    others = shape.axes[1:]
+    ends = {0, shape.size[-1] // 2} if shape.size[-1] % 2 == 0 else {0}
+    for end in ends:
+        plane = spectrum[..., end]
+        if others:
+            opposite = plane.flip(others).roll((1,) * len(others), others)
+            plane.add_(opposite.conj_physical_()).mul_(0.5)
+        else:
+            torch.view_as_real(plane)[..., 1] = 0
+    return spectrum
+
+
+def weigh_(spectrum: Tensor, size: tuple[int, ...], axis: int = -1) -> Tensor:
+    """Multiply half spectra in place by how often a frequency counts, over the map's points."""
+    spectrum.mul_(2 / math.prod(size))
+    spectrum.select(axis, 0).mul_(0.5)
+    if size[-1] % 2 == 0:
+        spectrum.select(axis, size[-1] // 2).mul_(0.5)
+    return spectrum
+
+
+def transform(maps: Tensor, shape: Shape) -> Tensor:
+    """Return the half spectra of ``(N, C, *size)``, new ones."""
+    leading = maps.shape[: -len(shape.size)]
+    if not _is_small(maps, shape):
+        return rfftn(maps.contiguous(), shape.size, shape.axes)
+    matrix = constant(_fourier_matrix, shape.size, maps.dtype, maps.device)
+    values = maps.reshape(-1, math.prod(shape.size)) @ matrix
+    return torch.view_as_complex(values.view(*leading, *shape.half, 2))
+
+
+def write_inverse(spectra: Tensor, bias: Tensor | None, shape: Shape, place: Tensor) -> None:
+    """Transform spectra back to maps ``(N, C, *size)``, into ``place``."""
+    values = _inverse(spectra, shape)
+    if bias is not None:
+        values.add_(bias.view(-1, *(1,) * len(shape.size)))
+    place.copy_(values)
+
+
+def _inverse(spectra: Tensor, shape: Shape) -> Tensor:
+    leading = spectra.shape[: -len(shape.size)]
+    if not _is_small(spectra, shape):
+        return irfftn(spectra, shape.size, shape.axes)
+    values = torch.view_as_real(spectra.contiguous()).view(-1, 2 * shape.frequencies)
+    matrix = constant(_inverse_matrix, shape.size, values.dtype, values.device)
+    return (values @ matrix).view(*leading, *shape.size)
+
+
+def _is_small(tensor: Tensor, shape: Shape) -> bool:
+    return math.prod(shape.size) <= SMALL and tensor.device.type == "cpu"
+
+
+def _fourier_matrix(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    points = math.prod(size)
+    units = torch.eye(points, dtype=torch.float64, device=device).view(points, *size)
+    spectra = rfftn(units, size, tuple(range(1, units.dim())))
+    return torch.view_as_real(spectra).reshape(points, -1).to(dtype)
+
+
+def _inverse_matrix(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    rows = _fourier_matrix(size, torch.float64, device).view(math.prod(size), *size[:-1], -1, 2)
+    return weigh_(rows.clone(), size, -2).flatten(1).t().to(dtype).contiguous()
+
+
+def output(
+    input: Tensor, filter: Tensor, bias: Tensor | None, shape: Shape, *, adjoint: bool
+) -> Tensor:
+    """Return the convolution, or its adjoint: the gradient of the input from that of the output."""
+    channels = shape.inputs if adjoint else shape.outputs
+    result = blank_map(input, shape.groups * channels)
+    if shape.batch == 0:
+        return result
+    multiply = _output_by_elements if shape.inputs == 1 else _output_by_matrices
+    multiply(input, filter, bias, shape, adjoint, result)
+    return result
+
+
+def gradients(
+    grad: Tensor, input: Tensor, filter: Tensor | None, shape: Shape, dtype: torch.dtype
+) -> tuple[Tensor | None, Tensor]:
+    """Return the gradients of the input, if ``filter`` is given, and of the filters."""
+    to_input = None if filter is None else blank_map(input, input.shape[1])
+    to_filter = blank_filter(input, shape, dtype)
+    if shape.batch == 0:
+        return to_input, to_filter.zero_()
+    multiply = _gradients_by_elements if shape.inputs == 1 else _gradients_by_matrices
+    multiply(grad, input, filter, shape, to_input, to_filter)
+    return to_input, to_filter
+
+
+# ---- filters of single channels ------------------------------------------------------------------
+
+
+def _chunks(shape: Shape) -> Iterator[tuple[slice, list[slice]]]:
+    """Yield ranges of groups, each with the ranges of maps in which they are taken."""
+    one = 8 * shape.frequencies * shape.outputs
+    parts = -(-shape.groups // max(WORKSPACE // one, 1))
+    groups = -(-shape.groups // parts)
+    step = max(WORKSPACE // (one * groups), 1)
+    for part in _ranges(shape.groups, groups):
+        yield part, _ranges(shape.batch, step)
+
+
+def _ranges(count: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+
+
+def _channels(groups: slice, each: int) -> slice:
+    return slice(groups.start * each, groups.stop * each)
+
+
+def _filter_maps(filter: Tensor, groups: slice, shape: Shape, *, conjugate: bool) -> Tensor:
+    """Return the spectra of some groups' filters, ``(groups, multiplier, *half)``."""
+
+    def combine() -> Tensor:
+        real, imag = filter[:, _channels(groups, shape.outputs), 0]
+        spectrum = fold_(torch.complex(real, imag), shape)
+        spectrum = spectrum.conj_physical_() if conjugate else spectrum
+        return spectrum.unflatten(0, (-1, shape.outputs))
+
+    channels = (groups.start, groups.stop, shape.outputs)
+    return kept_spectra(filter, ("circular", channels, shape.size[-1], conjugate), combine)
+
+
+def _output_by_elements(
+    input: Tensor,
+    filter: Tensor,
+    bias: Tensor | None,
+    shape: Shape,
+    adjoint: bool,
+    result: Tensor,
+) -> None:
+    for groups, ranges in _chunks(shape):
+        outputs = _channels(groups, shape.outputs)
+        sources, targets = (outputs, groups) if adjoint else (groups, outputs)
+        spectra = _filter_maps(filter, groups, shape, conjugate=adjoint)
+        offset = None if bias is None else bias[targets]
+        for maps in ranges:
+            signal = transform(input[maps, sources].to(filter.dtype), shape)
+            if shape.outputs == 1:
+                product = signal.mul_(spectra[:, 0])
+            elif adjoint:
+                product = signal.unflatten(1, spectra.shape[:2]).mul_(spectra).sum(2)
+            else:
+                product = (signal.unsqueeze(2) * spectra).flatten(1, 2)
+            write_inverse(product, offset, shape, result[maps, targets])
+
+
+def _gradients_by_elements(
+    grad: Tensor,
+    input: Tensor,
+    filter: Tensor | None,
+    shape: Shape,
+    to_input: Tensor | None,
+    to_filter: Tensor,
+) -> None:
+    dtype = to_filter.dtype
+    for groups, ranges in _chunks(shape):
+        outputs = _channels(groups, shape.outputs)
+        total = spectra = None
+        if filter is not None:
+            spectra = _filter_maps(filter, groups, shape, conjugate=True)
+        for maps in ranges:
+            signal = transform(input[maps, groups].to(dtype), shape).conj_physical_().unsqueeze(2)
+            answer = transform(grad[maps, outputs].to(dtype), shape)
+            answer = answer.unflatten(1, (-1, shape.outputs))
+            product = signal.mul_(answer) if shape.outputs == 1 else signal * answer
+            added = product.sum(0) if len(product) > 1 else product[0]
+            total = added if total is None else total.add_(added)
+            if spectra is not None and to_input is not None:
+                product = answer.mul_(spectra)
+                product = product[:, :, 0] if shape.outputs == 1 else product.sum(2)
+                write_inverse(product, None, shape, to_input[maps, groups])
+        if total is not None:
+            parts = torch.view_as_real(weigh_(total, shape.size)).movedim(-1, 0)
+            to_filter[:, outputs, 0].copy_(parts.flatten(1, 2))
+
+
+# ---- filters of several channels -----------------------------------------------------------------
+
+
+def _rows(maps: Tensor, dtype: torch.dtype, shape: Shape) -> Tensor:
+    """Transform maps to matrices ``(frequencies * groups, 2 * N, channels)``, imaginary last."""
+    spectra = torch.view_as_real(transform(maps.to(dtype), shape))
+    spectra = spectra.view(shape.batch, shape.groups, -1, shape.frequencies, 2)
+    rows = spectra.permute(3, 1, 4, 0, 2).contiguous()
+    return rows.view(shape.frequencies * shape.groups, 2 * shape.batch, -1)
+
+
+def _spectra(rows: Tensor, shape: Shape) -> Tensor:
+    """Return the spectra of maps that such matrices hold."""
+    rows = rows.view(shape.frequencies, shape.groups, 2, shape.batch, -1)
+    spectra = torch.view_as_complex(rows.permute(3, 1, 4, 0, 2).contiguous())
+    return fold_(spectra.view(shape.batch, -1, *shape.half), shape)
+
+
+def _matrices(filter: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Return real and imaginary parts, ``(frequencies * groups, outputs, inputs)``."""
+    parts = frequencies_first(filter).contiguous()
+    real, imag = parts.view(2, -1, shape.outputs, shape.inputs)
+    return real, imag
+
+
+def _turned(rows: Tensor, sign: float) -> Tensor:
+    """Multiply by the imaginary unit, times ``sign``."""
+    real, imag = rows.chunk(2, dim=1)
+    return torch.cat((imag * -sign, real * sign), dim=1)
+
+
+def _output_by_matrices(
+    input: Tensor,
+    filter: Tensor,
+    bias: Tensor | None,
+    shape: Shape,
+    adjoint: bool,
+    result: Tensor,
+) -> None:
+    signal = _rows(input, filter.dtype, shape)
+    product = _multiplied(signal, filter, shape, adjoint=adjoint)
+    write_inverse(_spectra(product, shape), bias, shape, result)
+
+
+def _multiplied(signal: Tensor, filter: Tensor, shape: Shape, *, adjoint: bool) -> Tensor:
+    real, imag = _matrices(filter, shape)
+    if not adjoint:
+        real, imag = real.mT, imag.mT
+    product = torch.bmm(signal, real)
+    return product.baddbmm_(_turned(signal, -1.0 if adjoint else 1.0), imag)
+
+
+def _gradients_by_matrices(
+    grad: Tensor,
+    input: Tensor,
+    filter: Tensor | None,
+    shape: Shape,
+    to_input: Tensor | None,
+    to_filter: Tensor,
+) -> None:
+    dtype = to_filter.dtype
+    answer = _rows(grad, dtype, shape)
+    if filter is not None and to_input is not None:
+        product = _multiplied(answer, filter, shape, adjoint=True)
+        write_inverse(_spectra(product, shape), None, shape, to_input)
+    signal = _rows(input, dtype, shape)
+    weigh_(signal.view(*shape.half, -1), shape.size, len(shape.size) - 1)
+    real, imag = _matrices(to_filter, shape)
+    torch.bmm(answer.mT, signal, out=real)
+    torch.bmm(_turned(answer, -1.0).mT, signal, out=imag)

@@ -270,8 +270,10 @@ class Resampling:
         if self._kept is None:
             return _matrix(gain, self.sizes[i], self.output_sizes[i]).to(dtype)
         if (i, dtype) not in self._kept:
-            matrix = _matrix(gain, self.sizes[i], self.output_sizes[i])
-            self._kept[i, dtype] = matrix.to(dtype)
+            # A tensor made in inference mode could not be used outside of it.
+            with torch.inference_mode(False), torch.no_grad():
+                matrix = _matrix(gain, self.sizes[i], self.output_sizes[i])
+                self._kept[i, dtype] = matrix.to(dtype)
         return self._kept[i, dtype]
 
 

@@ -82,6 +82,7 @@ class DiffStrideNd(SizeParameters):
         count = 1 if self.shared else self.ndim
         self.log2_stride = nn.Parameter(torch.empty(count, device=device, dtype=size_dtype(dtype)))
         self._stride = self.init_stride
+        self._read: tuple[float, ...] = ()
         self._compiled_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._revision = 0
         self._resamplings: dict[Hashable, Resampling] = {}
@@ -110,6 +111,7 @@ class DiffStrideNd(SizeParameters):
             return self._stride
         low, high = self._octaves()
         octaves = read_floats(self.log2_stride, "the stride")
+        self._read = tuple(octaves)
         # Seven digits are what float32 holds.
         strides = tuple(float(f"{2.0 ** min(max(o, low), high):.7g}") for o in octaves)
         self._stride = strides * self.ndim if self.shared else strides
@@ -227,7 +229,7 @@ class DiffStrideNd(SizeParameters):
         self.refresh_size()
         if torch.is_grad_enabled():
             return self._set_up(sizes, dtype, device)
-        key = (self._stride, sizes, dtype, device, self.log2_stride.device)
+        key = (self._read, sizes, dtype, device, self.log2_stride.device)
         if key not in self._resamplings:
             if len(self._resamplings) == MOST_KEPT:
                 self._resamplings.clear()

@@ -65,7 +65,7 @@ def run_contract(left: Tensor, right: Tensor, axis: int) -> Tensor:
     outer, inner = _lines(left.shape, axis)
     left = left.contiguous().view(outer, left.shape[axis], inner)
     right = right.contiguous().view(outer, right.shape[axis], inner)
-    if inner > 1:
+    if inner != 1:
         return torch.bmm(left, right.mT).sum(dim=0)
     left, right = left.squeeze(2), right.squeeze(2)
     if outer % SLICES or outer < 4096:

@@ -40,12 +40,12 @@ class _Steps:
 
 
 class _State:
-    """All parameters and buffers of a module at one moment."""
+    """All parts, parameters and buffers of a module at one moment."""
 
-    def __init__(self, module: nn.Module, tensors: list[Tensor]) -> None:
+    def __init__(self, parts: list[nn.Module], tensors: list[Tensor]) -> None:
         _Steps.count()
-        self.owner = weakref.ref(module)
         self.steps = _Steps.taken
+        self.parts = [weakref.ref(part) for part in parts]
         self.tensors = [(weakref.ref(t), t._version, t.data_ptr()) for t in tensors]
 
     @classmethod
@@ -53,34 +53,37 @@ class _State:
         """Return the present state, or ``None`` if changes of it could not be noticed."""
         if "_is_replica" in module.__dict__:
             return None
-        tensors = list(_tensors(module))
+        parts, tensors = _inventory(module)
         for tensor in tensors:
             if type(tensor) not in (nn.Parameter, Tensor):
                 return None
             if tensor.is_meta or tensor.is_inference():
                 return None
-        return cls(module, tensors)
+        return cls(parts, tensors)
 
     def holds_for(self, module: nn.Module) -> bool:
-        """Whether ``module`` has the same tensors still, with the same values."""
-        if self.owner() is not module or self.steps != _Steps.taken:
+        """Whether ``module`` has the same parts and tensors still, with the same values."""
+        if self.steps != _Steps.taken:
             return False
-        tensors = list(_tensors(module))
-        return len(tensors) == len(self.tensors) and all(
+        parts, tensors = _inventory(module)
+        if len(parts) != len(self.parts) or len(tensors) != len(self.tensors):
+            return False
+        return all(
+            part is reference() for part, reference in zip(parts, self.parts, strict=True)
+        ) and all(
             tensor is reference() and tensor._version == version and tensor.data_ptr() == pointer
             for tensor, (reference, version, pointer) in zip(tensors, self.tensors, strict=True)
         )
 
 
-def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers of a module and its parts, faster than the module lists them."""
-    for holder in (module._parameters, module._buffers):
-        for tensor in holder.values():
-            if tensor is not None:
-                yield tensor
-    for part in module._modules.values():
-        if part is not None:
-            yield from _tensors(part)
+def _inventory(module: nn.Module) -> tuple[list[nn.Module], list[Tensor]]:
+    """List a module and its parts, and their tensors, faster than the module itself does."""
+    parts, tensors = [module], []
+    for part in parts:
+        for holder in (part._parameters, part._buffers):
+            tensors += [tensor for tensor in holder.values() if tensor is not None]
+        parts += [child for child in part._modules.values() if child is not None]
+    return parts, tensors
 
 
 class RenderCache:

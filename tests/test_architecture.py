@@ -24,11 +24,11 @@ FLOORS = (
     {"models", "cost", "trajectories"},
     {"penalties", "compat"},
     {"facade"},
-    {"study", "train"},
+    {"study", "train", "bench"},
     {"cli"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-NEEDS_EXTRAS = {"study", "train", "cli"}
+NEEDS_EXTRAS = {"study", "train", "bench", "cli"}
 MATHEMATICS = {"functional", "kernels", "nn"}
 GLOBAL_SEEDS = {"manual_seed", "seed_everything", "set_rng_state"}
 HOST_READS = {"item", "tolist", "numpy", "cpu"}

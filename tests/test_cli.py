@@ -43,11 +43,10 @@ def test_every_recipe_runs(recipe, tmp_path, capsys):
 def test_help_lists_the_commands(args, capsys):
     assert main(args) == 0
     printed = capsys.readouterr().out
-    assert "fit" in printed
-    assert "test" in printed
+    assert all(f"\n  {name}" in printed for name in ("fit", "test", "bench"))
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize("command", ["fit", "test", "bench"])
 def test_commands_have_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -59,7 +58,7 @@ def test_arguments_of_the_process_are_the_default(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sizeless", "fold"])
     assert main() == 2
     assert capsys.readouterr().err == (
-        "sizeless: 'fold' is no command; the commands are fit and test\n"
+        "sizeless: 'fold' is no command; the commands are fit, test and bench\n"
     )
 
 
@@ -71,16 +70,22 @@ def test_a_request_that_cannot_be_met_is_one_line(tmp_path, capsys):
     assert printed.err.count("\n") == 1
 
 
-def test_a_missing_extra_is_named(monkeypatch, capsys):
-    def without_lightning(name, *args, **kwargs):
-        if name == "sizeless.train.run":
-            raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+@pytest.mark.parametrize(
+    ("command", "room", "package", "extra"),
+    [("fit", "train", "lightning", "train"), ("bench", "bench", "rich", "bench")],
+)
+def test_a_missing_extra_is_named(command, room, package, extra, monkeypatch, capsys):
+    def without_the_package(name, *args, **kwargs):
+        if name == f"sizeless.{room}.run":
+            raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         return original(name, *args, **kwargs)
 
     original = builtins.__import__
-    monkeypatch.setattr(builtins, "__import__", without_lightning)
-    assert main(["fit"]) == 2
-    assert "lightning is missing" in capsys.readouterr().err
+    monkeypatch.setattr(builtins, "__import__", without_the_package)
+    assert main([command]) == 2
+    printed = capsys.readouterr().err
+    assert f"sizeless {command}: the package {package} is missing" in printed
+    assert f"pip install 'sizeless[{extra}]'" in printed
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
-"""The command line: ``sizeless fit`` and ``sizeless test``."""
+"""The command line: ``sizeless fit``, ``sizeless test`` and ``sizeless bench``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 USAGE_ERROR = 2
 """Exit status of a request that cannot be met, as in argparse."""
@@ -39,7 +40,44 @@ def _test(args: Sequence[str]) -> None:
     Console().print(metric_line(run_test(args).metrics))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"fit": _fit, "test": _test}
+def _bench(args: Sequence[str]) -> None:
+    """Measure speed and memory against the alternatives: [--suite NAME] [--out DIR] [--quick]."""
+    from sizeless.bench.run import bench
+
+    bench(args)
+
+
+def _training_error() -> type[Exception]:
+    from sizeless.train.run import RunError
+
+    return RunError
+
+
+def _bench_error() -> type[Exception]:
+    from sizeless.bench.run import BenchError
+
+    return BenchError
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        run: What it does.
+        error: Returns what it raises for a request that cannot be met; imports what it needs.
+        extra: The extra of the package that it needs.
+    """
+
+    run: Callable[[Sequence[str]], None]
+    error: Callable[[], type[Exception]]
+    extra: str
+
+
+COMMANDS = {
+    "fit": Command(_fit, _training_error, "train"),
+    "test": Command(_test, _training_error, "train"),
+    "bench": Command(_bench, _bench_error, "bench"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,24 +94,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(_help())
         return 0
     if name not in COMMANDS:
-        known = " and ".join(COMMANDS)
+        *others, last = COMMANDS
+        known = f"{', '.join(others)} and {last}"
         return _complain(f"sizeless: {name!r} is no command; the commands are {known}")
+    command = COMMANDS[name]
     try:
-        from sizeless.train.run import RunError
+        wrong_request = command.error()
     except ModuleNotFoundError as error:
         return _complain(
             f"sizeless {name}: the package {error.name} is missing; "
-            "install what training needs with: pip install 'sizeless[train]'"
+            f"install what this command needs with: pip install 'sizeless[{command.extra}]'"
         )
     try:
-        COMMANDS[name](args)
-    except RunError as error:
+        command.run(args)
+    except wrong_request as error:
         return _complain(f"sizeless {name}: {error}")
     return 0
 
 
 def _help() -> str:
-    lines = [f"  {name:6}{command.__doc__}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:6}{command.run.__doc__}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: sizeless COMMAND ...",

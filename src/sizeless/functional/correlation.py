@@ -12,11 +12,12 @@ from sizeless.functional.blocks import cut
 from sizeless.functional.fft import spectral_dtype
 from sizeless.functional.geometry import Geometry, geometry_of
 from sizeless.functional.measured import Run, tuned_plan
-from sizeless.functional.operators import operator
+from sizeless.functional.operators import operator, somebody_looks
 from sizeless.functional.plans import Plan, Step
 
 Numbers = list[int]
-Layout = tuple[Numbers, Numbers, Numbers, Numbers, int, str]
+Amount = tuple[int, ...]
+Layout = tuple[Amount, Amount, Amount, Amount, int, str]
 """Stride, padding before and after, dilation, groups and method, as operators take them."""
 
 LAYOUT = "int[] stride, int[] before, int[] after, int[] dilation, int groups, str method"
@@ -31,17 +32,20 @@ def correlate(input: Tensor, weight: Tensor, geometry: Geometry, method: str) ->
         geometry: Where the taps fall.
         method: ``"auto"``, ``"direct"``, ``"channels_last"`` or ``"fft"``, for all three products.
     """
-    result: Tensor = _Output.apply(input, weight, layout_of(geometry, method))
-    return result
+    layout = layout_of(geometry, method)
+    if torch.is_grad_enabled() or somebody_looks((input, weight)):
+        result: Tensor = _Output.apply(input, weight, layout)
+        return result
+    return run_output(input, weight, *layout)
 
 
 def layout_of(geometry: Geometry, method: str) -> Layout:
     """Return what an operator needs to know beside its tensors."""
     return (
-        list(geometry.stride),
-        [before for before, _ in geometry.amounts],
-        [after for _, after in geometry.amounts],
-        list(geometry.dilation),
+        geometry.stride,
+        tuple(before for before, _ in geometry.amounts),
+        tuple(after for _, after in geometry.amounts),
+        geometry.dilation,
         geometry.groups,
         method,
     )

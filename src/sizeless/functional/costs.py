@@ -11,6 +11,7 @@ import math
 from typing import NamedTuple
 
 from sizeless.functional.blocks import Blocks
+from sizeless.functional.direct import pads_first
 from sizeless.functional.geometry import Geometry
 from sizeless.functional.partial_transform import by_matrix, matrix_work
 
@@ -23,7 +24,13 @@ _LARGE = {1: 14, 2: 14, 3: 9}
 """Longest side of a kernel whose weight gradient has a fast implementation."""
 
 
-_PER_SAMPLE = {1: (0.3, 0.9), 2: (0.3, 0.9), 3: (0.45, 0.4)}
+_UNEVEN = {1: 1600.0, 2: 1100.0, 3: 550.0}
+"""Picoseconds per multiply-add of such a gradient's largest kernels that outputs share."""
+
+_CHANNELS_LAST_SHARE = {1: 0.4, 2: 0.75, 3: 0.9}
+"""What the same takes with channels last."""
+
+_PER_SAMPLE = {1: (0.3, 0.6), 2: (0.3, 0.6), 3: (0.45, 0.85)}
 """Nanoseconds per sample read or written: in torch's usual layout, and with channels last."""
 
 
@@ -69,6 +76,10 @@ _ALL_BLOCKS = 4.0
 """Nanoseconds per sample of all blocks, held at once where they could be taken in turn."""
 
 
+_PADDING = 0.2
+"""Nanoseconds per sample of a map that is padded beforehand."""
+
+
 def direct_cost(geometry: Geometry, product: str, *, channels_last: bool) -> float:
     """Nanoseconds of a product by torch's own operation."""
     samples = geometry.batch * (
@@ -81,8 +92,14 @@ def direct_cost(geometry: Geometry, product: str, *, channels_last: bool) -> flo
         picoseconds = _rate(geometry, product, channels_last=channels_last)
     if product == "input_gradient" and max(geometry.stride) > 1:
         picoseconds *= 2
+    macs: float = geometry.macs
     per_sample = _PER_SAMPLE[geometry.ndim][channels_last]
-    return picoseconds * 1e-3 * geometry.macs + per_sample * samples + 2e4
+    if product != "weight_gradient":
+        if pads_first(geometry, channels_last=channels_last):
+            per_sample += _PADDING
+        else:
+            macs *= geometry.inside
+    return picoseconds * 1e-3 * macs + per_sample * samples + 2e4
 
 
 def _rate(geometry: Geometry, product: str, *, channels_last: bool) -> float:
@@ -92,15 +109,21 @@ def _rate(geometry: Geometry, product: str, *, channels_last: bool) -> float:
         outputs, inputs = inputs, outputs
     if geometry.groups == 1:
         uneven = outputs > _LANES and outputs % _LANES and not channels_last
-        return 9.0 * _idle(outputs) * (1.3 if uneven else 1.0)
+        rate = _dense_rate(geometry, channels_last=channels_last) * _idle(outputs)
+        return 1.3 * rate if uneven else rate
     if inputs > 1 or outputs > 1:
         if min(inputs, outputs) == 1:
             return 80.0 if inputs == 1 else 180.0
         return 9.5 * (_LANES / outputs if outputs < 4 else max(8 / outputs, 1.0))
-    side = max(geometry.kernel)
-    if channels_last and geometry.ndim == 2 and 8 < side < 14:
-        return 1.3 * 1.25 ** (2 * side - 16)
-    return 15.0 if channels_last else 14.0
+    if geometry.ndim == 3:
+        return 15.0 if channels_last else 17.5
+    return 14.5
+
+
+def _dense_rate(geometry: Geometry, *, channels_last: bool) -> float:
+    if geometry.ndim == 3:
+        return 10.0 if channels_last else 14.0
+    return 10.0 if channels_last else 9.0
 
 
 def _idle(channels: int) -> float:
@@ -118,16 +141,18 @@ def _gradient_rate(geometry: Geometry, *, channels_last: bool) -> float:
     if large:
         # Past about a million multiply-adds per pair of channels the channels-last operation
         # leaves its fast implementation, and takes a hundred times as long.
-        lost = channels_last and geometry.taps * math.prod(geometry.output_size) > 5e5
-        return 2500.0 if lost else (0.8 if channels_last else 1.0) * (8.0 + 1600.0 / outputs)
+        lost = ndim == 2 and geometry.taps * math.prod(geometry.output_size) > 5e5
+        if channels_last:
+            return 2500.0 if lost else _CHANNELS_LAST_SHARE[ndim] * (8.0 + _UNEVEN[ndim] / outputs)
+        return 8.0 + _UNEVEN[ndim] / outputs
     if ndim == 3:
         return 20.0 if channels_last else 40.0
-    return 10.5 * _idle(outputs)
+    return 10.5 * _idle(outputs) if geometry.groups == 1 else 13.0
 
 
 def _depthwise_gradient_rate(geometry: Geometry, large: bool, *, channels_last: bool) -> float:
     if geometry.ndim == 3:
-        return 140.0 if channels_last else 600.0
+        return 115.0 if channels_last else 340.0
     if max(geometry.kernel) < 5:
         return 140.0 if channels_last else 60.0
     if not channels_last:

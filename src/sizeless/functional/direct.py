@@ -12,9 +12,9 @@ from sizeless.functional.padding import Amounts
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
-# With a wider padding, oneDNN leaves its compiled depthwise kernels and takes 10 times as long;
-# the same convolution of an input padded beforehand does not.
 _WIDEST_FAST_PADDING = 6
+"""Padding beyond which oneDNN's forward convolutions in torch's usual layout take 2 to 15 times as
+long as those of a map that was padded beforehand."""
 
 
 def output(
@@ -26,7 +26,11 @@ def output(
     channels_last: bool,
 ) -> Tensor:
     """Return the cross-correlation, ``(N, out, *output_size)``, in the layout asked for."""
-    padded, inner = _padded(input, geometry.amounts)
+    if _may_hang(input, geometry):
+        input, channels_last = input.contiguous(), False
+    first = input.device.type == "cpu" and pads_first(geometry, channels_last=channels_last)
+    inner, outer = _shares(geometry.amounts, first)
+    padded = F.pad(input, outer) if any(outer) else input
     stride, dilation = geometry.stride, geometry.dilation
     row = channels_last and geometry.ndim == 1
     if row:
@@ -75,17 +79,36 @@ def weight_gradient(
     return _backward(grad, input, weight, geometry, wanted=1, last=channels_last)
 
 
-def _padded(input: Tensor, amounts: Amounts) -> tuple[Tensor, tuple[int, ...]]:
-    """Pad by what the operation cannot: return the input, and the padding left to it."""
-    inner, outer = _shares(amounts, input.device.type)
-    return (F.pad(input, outer) if any(outer) else input), inner
+def pads_first(geometry: Geometry, *, channels_last: bool) -> bool:
+    """Whether a CPU had better pad a map before a forward convolution than by it.
+
+    With channels last, in 3-D and in groups, taps that fall outside the map are passed over.
+    """
+    return (
+        not channels_last
+        and geometry.ndim < 3
+        and (geometry.groups == 1 or geometry.group_inputs == 1)
+        and _is_wide(geometry)
+    )
 
 
-def _shares(amounts: Amounts, device_type: str) -> tuple[tuple[int, ...], list[int]]:
+def _may_hang(input: Tensor, geometry: Geometry) -> bool:
+    """Whether torch's operation might never return.
+
+    So it is with oneDNN 3.13 in bfloat16, depthwise, with channels last and 15 taps or more.
+    """
+    half = input.dtype not in (torch.float32, torch.float64)
+    depthwise = geometry.groups > 1 and geometry.group_inputs == 1
+    return half and depthwise and input.device.type == "cpu"
+
+
+def _is_wide(geometry: Geometry) -> bool:
+    return max(min(pair) for pair in geometry.amounts) > _WIDEST_FAST_PADDING
+
+
+def _shares(amounts: Amounts, before: bool = False) -> tuple[tuple[int, ...], list[int]]:
     """Return the padding that the operation can do, and the rest as ``F.pad`` takes it."""
-    inner = tuple(max(min(pair), 0) for pair in amounts)
-    if device_type == "cpu" and max(inner) > _WIDEST_FAST_PADDING:
-        inner = (0,) * len(inner)
+    inner = tuple(0 if before else max(min(pair), 0) for pair in amounts)
     outer = [
         amount - both
         for pair, both in reversed(list(zip(amounts, inner, strict=True)))
@@ -99,7 +122,10 @@ def _backward(
 ) -> Tensor:
     """Return torch's gradient of the input (``wanted`` 0) or weight (1) of a padded map."""
     stride, dilation = geometry.stride, geometry.dilation
-    padded, inner = _padded(input, geometry.amounts)
+    if _may_hang(grad, geometry):
+        grad, input, last = grad.contiguous(), input.contiguous(), False
+    inner, outer = _shares(geometry.amounts)
+    padded = F.pad(input, outer) if any(outer) else input
     if last and geometry.ndim == 1:
         grad, padded, weight = grad.unsqueeze(2), padded.unsqueeze(2), weight.unsqueeze(2)
         stride, dilation, inner = (1, *stride), (1, *dilation), (0, *inner)
@@ -115,5 +141,4 @@ def _backward(
         gradient = gradient.squeeze(2)
     if wanted == 1:
         return gradient.contiguous()
-    _, outer = _shares(geometry.amounts, grad.device.type)
     return F.pad(gradient, [-amount for amount in outer])

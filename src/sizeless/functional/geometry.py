@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from sizeless.functional.padding import Amounts
@@ -87,12 +88,22 @@ class Geometry(NamedTuple):
             * math.prod(self.output_size)
         )
 
-    def numbers(self) -> Iterator[list[int]]:
-        """Yield what an operator's schema can hold besides two tensors, in its order."""
-        yield list(self.stride)
-        yield [before for before, _ in self.amounts]
-        yield [after for _, after in self.amounts]
-        yield list(self.dilation)
+    @property
+    def inside(self) -> float:
+        """Share of the multiply-accumulates whose tap meets the map, and not its padding."""
+        share = 1.0
+        for n, k, s, d, pair in zip(
+            self.output_size, self.kernel, self.stride, self.dilation, self.amounts, strict=True
+        ):
+            outside = sum(_outside(amount, n, s) / d for amount in pair)
+            share *= 1 - min(outside / (n * k), 1.0)
+        return share
+
+
+def _outside(amount: int, outputs: int, stride: int) -> float:
+    """Samples of the padding at one end that all outputs together reach."""
+    count = max(min(-(-amount // stride), outputs), 0)
+    return count * amount - stride * count * (count - 1) / 2
 
 
 def geometry_of(
@@ -108,8 +119,24 @@ def geometry_of(
     Raises:
         ValueError: If the kernel reaches beyond the padded input.
     """
-    shape = tuple(input.shape) if isinstance(input, Tensor) else input
-    filters = tuple(weight.shape) if isinstance(weight, Tensor) else weight
+    shape, filters = (
+        tuple(part.shape if isinstance(part, Tensor) else part) for part in (input, weight)
+    )
+    arguments = (shape, filters, stride, dilation, amounts, groups)
+    # Compilers trace no lookups, and may leave sizes open.
+    if torch.compiler.is_compiling() or any(type(n) is not int for n in (*shape, *filters)):
+        return _checked(*arguments)
+    return _remembered(*arguments)
+
+
+def _checked(
+    shape: tuple[int, ...],
+    filters: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    amounts: Amounts,
+    groups: int,
+) -> Geometry:
     geometry = Geometry(
         shape[0], shape[1], filters[0], groups, shape[2:], filters[2:], stride, dilation, amounts
     )
@@ -123,3 +150,6 @@ def geometry_of(
                 "a larger padding, such as padding='same'"
             )
     return geometry
+
+
+_remembered = lru_cache(maxsize=4096)(_checked)

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
+
+_PLAIN = (Tensor, nn.Parameter)
 
 _LIBRARY = torch.library.Library("sizeless", "DEF")
 
@@ -32,7 +35,8 @@ def operator(
             multiply-add; takes the same arguments, with shapes in place of tensors.
 
     Returns:
-        The operator, to be called like ``run``.
+        What to call, within the ``forward`` of a ``torch.autograd.Function``: the operator, or
+        ``run`` itself where nothing but the result is wanted, which saves the dispatcher's time.
     """
     name = schema.partition("(")[0]
     _LIBRARY.define(schema)
@@ -40,7 +44,22 @@ def operator(
     torch.library.register_fake(f"sizeless::{name}", shape, lib=_LIBRARY)
     packet = getattr(torch.ops.sizeless, name)
     register_flop_formula(packet)(_without_shape_of_result(flops))
-    return packet.default
+    node = packet.default
+
+    def call(*arguments: Any) -> Any:
+        return node(*arguments) if somebody_looks(arguments) else run(*arguments)
+
+    return call
+
+
+def somebody_looks(arguments: tuple[Any, ...]) -> bool:
+    """Whether a compiler, a counter, a transformation or a kind of tensor must see the operator."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or any(isinstance(a, Tensor) and type(a) not in _PLAIN for a in arguments)
+    )
 
 
 def _without_shape_of_result(flops: Callable[..., int]) -> Callable[..., int]:

@@ -88,7 +88,6 @@ def forget() -> None:
     """Forget what is in memory; the next use reads the file again."""
     with _lock:
         _Memory.table = None
-    _machine.cache_clear()
 
 
 def _table() -> Table:
@@ -135,23 +134,22 @@ def _complain(path: Path, error: object) -> None:
     )
 
 
-@lru_cache(maxsize=8)
 def _machine(device_type: str) -> str:
     """What a measurement holds for."""
     if device_type == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    threads = torch.get_num_threads()
-    name = platform.processor() or platform.machine()
-    return f"{_processor() or name}, {threads} threads, torch {torch.__version__}"
+    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+@lru_cache(maxsize=1)
 def _processor() -> str:
+    generic = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return ""
+        return generic
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "")
+    return next(names, generic)
 
 
 def _key(geometry: Geometry) -> str:

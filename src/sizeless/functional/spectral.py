@@ -9,7 +9,7 @@ Y = X W^H, \qquad \dot X = G\, W, \qquad \dot W = G^H X.
 $$
 
 Maps are cut into overlapping blocks, so that transforms stay short and spectra of kernels small;
-``WORKSPACE`` bounds what is in memory at once. Spectra are made again in the backward pass: they
+``WORKSPACE`` and ``ROWS`` bound what is in memory at once. Spectra are made again in the backward pass: they
 are larger than what they are made from.
 """
 
@@ -35,7 +35,10 @@ from sizeless.functional.kept_spectra import kept_spectra
 from sizeless.functional.partial_transform import spectra_of_taps, spread, taps_of_spectra
 
 WORKSPACE = 1 << 24
-"""Bytes that the spectra of one chunk may take: a few of them fit in a processor's caches."""
+"""Bytes that the spectra of a chunk of kernels may take: a few of them fit in caches."""
+
+ROWS = 1 << 22
+"""The same for a chunk of maps. Larger ones come fresh from the system, page by page, each time."""
 
 
 def output(input: Tensor, weight: Tensor, geometry: Geometry, blocks: Blocks) -> Tensor:
@@ -254,9 +257,7 @@ def _row_chunks(geometry: Geometry, blocks: Blocks, chunks: int) -> list[slice]:
     if chunks > 1:
         return [slice(0, geometry.batch)]
     channels = geometry.in_channels + geometry.out_channels
-    return _ranges(
-        geometry.batch, WORKSPACE // (8 * blocks.frequencies * blocks.per_map * channels)
-    )
+    return _ranges(geometry.batch, ROWS // (8 * blocks.frequencies * blocks.per_map * channels))
 
 
 def _ranges(count: int, at_once: int) -> list[slice]:

@@ -9,8 +9,8 @@ Y = X W^H, \qquad \dot X = G\, W, \qquad \dot W = G^H X.
 $$
 
 Maps are cut into overlapping blocks, so that transforms stay short and spectra of kernels small;
-``WORKSPACE`` and ``ROWS`` bound what is in memory at once. Spectra are made again in the backward pass: they
-are larger than what they are made from.
+``WORKSPACE`` and ``ROWS`` bound what is in memory at once. Spectra are made again in the backward
+pass: they are larger than what they are made from.
 """
 
 from __future__ import annotations

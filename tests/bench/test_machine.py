@@ -5,6 +5,7 @@ import datetime
 import torch
 
 from sizeless.bench import machine, peers
+from sizeless.functional import plan_table
 
 
 def test_what_decides_about_timings_is_described() -> None:
@@ -17,11 +18,10 @@ def test_what_decides_about_timings_is_described() -> None:
     assert machine._version("no-such-package") is None
 
 
-def test_a_machine_without_the_linux_file_has_a_name(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(machine, "CPU_INFO", tmp_path / "none")
-    assert machine._cpu()
-    (tmp_path / "none").write_text("processor: 0\nmodel name\t: Some CPU @ 3 GHz\n")
-    assert machine._cpu() == "Some CPU @ 3 GHz"
+def test_a_machine_without_the_linux_file_has_a_name(tmp_path) -> None:
+    assert plan_table.processor(tmp_path / "none")
+    (tmp_path / "cpuinfo").write_text("processor: 0\nmodel name\t: Some CPU @ 3 GHz\n")
+    assert plan_table.processor(tmp_path / "cpuinfo") == "Some CPU @ 3 GHz"
 
 
 def test_rates_are_those_of_a_computer() -> None:

@@ -15,7 +15,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch._dynamo.backends.registry import lookup_backend
 from torch.testing import assert_close
 
 from sizeless import (
@@ -28,6 +27,8 @@ from sizeless.kernels import MAGNet
 from sizeless.nn import FlexConvNd, crop
 from sizeless.nn.caching import cached_kernels
 from sizeless.nn.crop import EDGE, ROOM, SLACK
+
+from .graphs import Graphs
 
 SMALL = partial(MAGNet, hidden=4, layers=1, input_scale=6.0)
 DOUBLE = torch.float64
@@ -208,28 +209,6 @@ def test_what_sets_the_window_chooses_the_bucket() -> None:
 
 
 # ---- compiled ------------------------------------------------------------------------------------
-
-
-class Graphs:
-    """Backend that counts the graphs it is given."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.run = lookup_backend("eager")
-
-    def __call__(self, module: Any, inputs: Any) -> Any:
-        self.count += 1
-        return self.run(module, inputs)
-
-    def compile(self, function: Any, *, with_backward: bool = False) -> Any:
-        """Compile a function, the passes back too if asked: that takes twice as long."""
-        self.run = lookup_backend("aot_eager" if with_backward else "eager")
-        return torch.compile(function, backend=self, fullgraph=True)
-
-    def since(self) -> int:
-        """Graphs since the last question."""
-        count, self.count = self.count, 0
-        return count
 
 
 @pytest.fixture

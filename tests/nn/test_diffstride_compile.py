@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch._dynamo.backends.registry import lookup_backend
 from torch.func import functional_call
 from torch.testing import assert_close
 
@@ -22,6 +21,9 @@ from sizeless.functional import resampling
 from sizeless.functional.resampling import Resampling
 from sizeless.nn import DiffStrideNd
 from sizeless.nn.diffstride import HYSTERESIS, MOST_KEPT
+
+from .caching_tools import silent
+from .graphs import Graphs
 
 LAYERS = {1: DiffStride1d, 2: DiffStride2d, 3: DiffStride3d}
 DOUBLE = torch.float64
@@ -43,34 +45,7 @@ def set_stride(layer: DiffStrideNd, stride: float) -> None:
         layer.log2_stride.fill_(math.log2(stride))
 
 
-def silent(layer: nn.Module, input: Tensor) -> Tensor:
-    with torch.no_grad():
-        return layer(input)
-
-
 # ---- compiled ------------------------------------------------------------------------------------
-
-
-class Graphs:
-    """Backend that counts the graphs it is given."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.run = lookup_backend("eager")
-
-    def __call__(self, module: Any, inputs: Any) -> Any:
-        self.count += 1
-        return self.run(module, inputs)
-
-    def compile(self, function: Any, *, with_backward: bool = False) -> Any:
-        """Compile a function, the passes back too if asked: that takes twice as long."""
-        self.run = lookup_backend("aot_eager" if with_backward else "eager")
-        return torch.compile(function, backend=self, fullgraph=True)
-
-    def since(self) -> int:
-        """Graphs since the last question."""
-        count, self.count = self.count, 0
-        return count
 
 
 @pytest.fixture

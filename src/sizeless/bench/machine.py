@@ -7,15 +7,13 @@ import importlib.metadata
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from sizeless.bench import peers
 from sizeless.bench.timing import Plan, Timing, measure
-
-CPU_INFO = Path("/proc/cpuinfo")
+from sizeless.functional.plan_table import processor
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,9 @@ def describe(device: str, threads: int) -> dict[str, Any]:
     """
     found = {name: _version(name) for name in ("sizeless", *peers.PACKAGES, "torchvision")}
     return {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "device": device,
-        "device_name": torch.cuda.get_device_name() if device == "cuda" else _cpu(),
+        "device_name": torch.cuda.get_device_name() if device == "cuda" else processor(),
         "threads": threads,
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device == "cuda" else None,
@@ -92,11 +90,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    if CPU_INFO.exists():
-        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

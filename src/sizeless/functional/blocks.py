@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sizeless.functional.geometry import Geometry
+from sizeless.functional.partial_transform import spread
 
 
 class Blocks(NamedTuple):
@@ -93,14 +94,11 @@ def _overlap_add(values: Tensor, step: int) -> Tensor:
 
 def output_blocks(grad: Tensor, geometry: Geometry, blocks: Blocks) -> Tensor:
     """Return the outputs of each block, ``(N, C, *counts, *steps)``, with zeros between strides."""
-    for axis, (stride, span, step, count) in enumerate(
-        zip(geometry.stride, geometry.spans, blocks.steps, blocks.counts, strict=True), start=2
-    ):
-        if stride > 1:
-            spread = F.pad(grad.movedim(axis, -1).unsqueeze(-1), (0, stride - 1)).flatten(-2)
-            grad = F.pad(spread, (0, span - spread.shape[-1])).movedim(-1, axis)
-        if count * step > span:
-            grad = F.pad(grad.movedim(axis, -1), (0, count * step - span)).movedim(-1, axis)
+    grad = spread(grad, geometry.stride)
+    covered = [count * step for count, step in zip(blocks.counts, blocks.steps, strict=True)]
+    missing = [n - size for n, size in zip(covered, grad.shape[2:], strict=True)]
+    if any(missing):
+        grad = F.pad(grad, [amount for n in reversed(missing) for amount in (0, n)])
     return _split_steps(grad, blocks)
 
 

@@ -17,6 +17,7 @@ from sizeless.functional.circular_spectra import (
 )
 from sizeless.functional.fft import no_autocast, spectral_dtype, transform_flops
 from sizeless.functional.operators import operator
+from sizeless.functional.vmapped import in_channels, in_first, in_front
 
 Numbers = list[int]
 
@@ -178,12 +179,12 @@ class _Output(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, input: Tensor, filter: Tensor, *rest: Any) -> Any:
         size, (bias, groups, adjoint) = info.batch_size, rest
         if in_dims[1] is None and in_dims[2] is None:
-            maps = input.movedim(in_dims[0], 0).flatten(0, 1)
+            maps = in_first(input, in_dims[0], size)
             result = _Output.apply(maps, filter, bias, groups, adjoint)
             return result.unflatten(0, (size, -1)), 0
-        inputs = _groups(input, in_dims[0], size)
-        filters = _repeated(filter, in_dims[1], size).movedim(0, 1).flatten(1, 2)
-        biases = None if bias is None else _repeated(bias, in_dims[2], size).flatten()
+        inputs = in_channels(input, in_dims[0], size)
+        filters = in_channels(filter, in_dims[1], size)
+        biases = None if bias is None else in_front(bias, in_dims[2], size).flatten()
         result = _Output.apply(inputs, filters, biases, groups * size, adjoint)
         return result.unflatten(1, (size, -1)), 1
 
@@ -218,8 +219,8 @@ class _Gradients(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, *arguments: Any) -> Any:
         grad, input, filter, groups = arguments
         size = info.batch_size
-        grads, inputs = _groups(grad, in_dims[0], size), _groups(input, in_dims[1], size)
-        filters = _repeated(filter, in_dims[2], size).movedim(0, 1).flatten(1, 2)
+        grads, inputs = in_channels(grad, in_dims[0], size), in_channels(input, in_dims[1], size)
+        filters = in_channels(filter, in_dims[2], size)
         results = _Gradients.apply(grads, inputs, filters, groups * size)
         return tuple(result.unflatten(1, (size, -1)) for result in results), (1, 1)
 
@@ -250,16 +251,6 @@ class _FilterGradient(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, grad: Tensor, input: Tensor, groups: int) -> Any:
         size = info.batch_size
-        grads, inputs = _groups(grad, in_dims[0], size), _groups(input, in_dims[1], size)
+        grads, inputs = in_channels(grad, in_dims[0], size), in_channels(input, in_dims[1], size)
         result = _FilterGradient.apply(grads, inputs, groups * size)
         return result.unflatten(1, (size, -1)), 1
-
-
-def _repeated(value: Tensor, dim: int | None, size: int) -> Tensor:
-    """Bring a vmapped axis to the front."""
-    return value.expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
-
-
-def _groups(value: Tensor, dim: int | None, size: int) -> Tensor:
-    """Fold a vmapped axis into the channels of ``(N, C, *map)``, one group after the other."""
-    return _repeated(value, dim, size).movedim(0, 1).flatten(1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from sizeless.functional.operands import (
     keep_layout,
     spatial_dims,
 )
-from sizeless.functional.padding import PADDING_MODES, pad, padding_amounts
+from sizeless.functional.padding import PADDING_MODES, Amounts, pad, padding_amounts
 from sizeless.functional.plans import METHODS, Plan, forced_method, plan_for
 
 FEW = 9
@@ -88,20 +89,14 @@ def convolve(
         >>> sums.flatten().tolist()
         [1.0, 6.0, 12.0]
     """
-    ndim = spatial_dims(input)
+    spatial_dims(input)
     one_of("padding_mode", padding_mode, PADDING_MODES)
     one_of("method", method, METHODS)
     check_filter("weight", weight, input, groups)
     check_bias(bias, weight.shape[0], input)
-    stride = int_tuple("stride", stride, ndim)
-    dilation = int_tuple("dilation", dilation, ndim)
-    reach = tuple(d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True))
-    amounts = padding_amounts(padding, reach, causal)
-    padded = input
-    if padding_mode != "zeros":
-        padded = pad(input, amounts, padding_mode)
-        amounts = ((0, 0),) * ndim
-    geometry = geometry_of(padded, weight, stride, dilation, amounts, groups)
+    placement = _place(weight.shape[2:], stride, padding, dilation, causal)
+    padded, placement = _padded(input, placement, padding_mode)
+    geometry = geometry_of(padded, weight, *placement, groups)
     output = correlate_with_bias(padded, weight, bias, geometry, method)
     return keep_layout(output, input)
 
@@ -159,17 +154,13 @@ def convolve_factored(
     _check_factors(coefficients, basis, ndim)
     one_of("method", method, METHODS)
     shape = (*coefficients.shape[:2], *basis.shape[1:])
-    strides, dilations = int_tuple("stride", stride, ndim), int_tuple("dilation", dilation, ndim)
-    reach = tuple(d * (k - 1) for d, k in zip(dilations, basis.shape[1:], strict=True))
-    amounts = padding_amounts(padding, reach, causal)
+    placement = _place(basis.shape[1:], stride, padding, dilation, causal)
     one_of("padding_mode", padding_mode, PADDING_MODES)
     taps = coefficients[..., 0].reshape(*shape[:2], *(1,) * ndim)
     check_filter("coefficients", taps, input, groups)
     check_bias(bias, shape[0], input)
-    padded = input
-    if padding_mode != "zeros":
-        padded, amounts = pad(input, amounts, padding_mode), ((0, 0),) * ndim
-    geometry = geometry_of(padded, shape, strides, dilations, amounts, groups)
+    padded, placement = _padded(input, placement, padding_mode)
+    geometry = geometry_of(padded, shape, *placement, groups)
     method = _method(geometry, method)
     if method == "direct" or geometry.group_inputs == 1:
         output = correlate_with_bias(padded, render(coefficients, basis), bias, geometry, method)
@@ -248,15 +239,45 @@ def plan(
     if isinstance(input, Tensor):
         device_type = input.device.type
     shapes = [tuple(part.shape if isinstance(part, Tensor) else part) for part in (input, weight)]
-    ndim = len(shapes[0]) - 2
-    strides, dilations = int_tuple("stride", stride, ndim), int_tuple("dilation", dilation, ndim)
-    reach = tuple(d * (k - 1) for d, k in zip(dilations, shapes[1][2:], strict=True))
-    amounts = padding_amounts(padding, reach, causal)
+    placement = _place(shapes[1][2:], stride, padding, dilation, causal)
     if one_of("padding_mode", padding_mode, PADDING_MODES) != "zeros":
-        sizes = (n + sum(pair) for n, pair in zip(shapes[0][2:], amounts, strict=True))
-        shapes[0], amounts = (*shapes[0][:2], *sizes), ((0, 0),) * ndim
-    geometry = geometry_of(shapes[0], shapes[1], strides, dilations, amounts, groups)
+        sizes = (n + sum(pair) for n, pair in zip(shapes[0][2:], placement.amounts, strict=True))
+        shapes[0], placement = (*shapes[0][:2], *sizes), placement.without_padding()
+    geometry = geometry_of(shapes[0], shapes[1], *placement, groups)
     return plan_for(geometry, device_type, _method(geometry, one_of("method", method, METHODS)))
+
+
+class _Placement(NamedTuple):
+    """Where the taps of a kernel fall on an unbounded map."""
+
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    amounts: Amounts
+
+    def without_padding(self) -> _Placement:
+        """Return the same on a map that was padded."""
+        return self._replace(amounts=((0, 0),) * len(self.amounts))
+
+
+def _place(
+    kernel: Sequence[int],
+    stride: int | Sequence[int],
+    padding: int | str | Sequence[int],
+    dilation: int | Sequence[int],
+    causal: bool,
+) -> _Placement:
+    """Check and complete the arguments that place a kernel."""
+    strides = int_tuple("stride", stride, len(kernel))
+    dilations = int_tuple("dilation", dilation, len(kernel))
+    reach = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
+    return _Placement(strides, dilations, padding_amounts(padding, reach, causal))
+
+
+def _padded(input: Tensor, placement: _Placement, mode: str) -> tuple[Tensor, _Placement]:
+    """Pad by what is no zeros; those are left to the products."""
+    if mode == "zeros":
+        return input, placement
+    return pad(input, placement.amounts, mode), placement.without_padding()
 
 
 def _method(geometry: Geometry, method: str) -> str:

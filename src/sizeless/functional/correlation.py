@@ -14,6 +14,7 @@ from sizeless.functional.geometry import Geometry, geometry_of
 from sizeless.functional.measured import Run, tuned_plan
 from sizeless.functional.operators import operator, somebody_looks
 from sizeless.functional.plans import Plan, Step
+from sizeless.functional.vmapped import in_channels, in_first
 
 Numbers = list[int]
 Amount = tuple[int, ...]
@@ -32,11 +33,10 @@ def correlate(input: Tensor, weight: Tensor, geometry: Geometry, method: str) ->
         geometry: Where the taps fall.
         method: ``"auto"``, ``"direct"``, ``"channels_last"`` or ``"fft"``, for all three products.
     """
-    layout = layout_of(geometry, method)
     if torch.is_grad_enabled() or somebody_looks((input, weight)):
-        result: Tensor = _Output.apply(input, weight, layout)
+        result: Tensor = _Output.apply(input, weight, layout_of(geometry, method))
         return result
-    return run_output(input, weight, *layout)
+    return _one_output(input, weight, geometry, _plan(geometry, input, method).output)
 
 
 def layout_of(geometry: Geometry, method: str) -> Layout:
@@ -58,8 +58,8 @@ def geometry_from(input: Any, weight: Any, layout: Layout) -> Geometry:
     return geometry_of(input, weight, tuple(stride), tuple(dilation), amounts, groups)
 
 
-def _plan(geometry: Geometry, like: Tensor, layout: Any) -> Plan:
-    return tuned_plan(geometry, like.device, layout[-1], lambda: _runner(geometry, like))
+def _plan(geometry: Geometry, like: Tensor, method: str) -> Plan:
+    return tuned_plan(geometry, like.device, method, lambda: _runner(geometry, like))
 
 
 def _runner(geometry: Geometry, like: Tensor) -> Run:
@@ -83,7 +83,7 @@ def _runner(geometry: Geometry, like: Tensor) -> Run:
 def run_output(input: Tensor, weight: Tensor, *layout: Any) -> Tensor:
     """Compute the output, without autograd."""
     geometry = geometry_from(input, weight, layout)
-    step = _plan(geometry, input, layout).output
+    step = _plan(geometry, input, layout[-1]).output
     return _one_output(input, weight, geometry, step)
 
 
@@ -102,7 +102,7 @@ def run_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Compute both gradients, without autograd."""
     geometry = geometry_from(input, weight, layout)
-    plan = _plan(geometry, input, layout)
+    plan = _plan(geometry, input, layout[-1])
     first, second = plan.input_gradient, plan.weight_gradient
     if first == second and first.method == "fft":
         to_input, to_weight = _by_fft(grad, input, weight, geometry, first)
@@ -142,7 +142,7 @@ def _one_weight_gradient(grad: Tensor, input: Tensor, geometry: Geometry, step: 
 def _run_input_gradient(grad: Tensor, weight: Tensor, size: Numbers, *layout: Any) -> Tensor:
     shape = (grad.shape[0], weight.shape[1] * layout[4], *size)
     geometry = geometry_from(shape, weight, layout)
-    step = _plan(geometry, grad, layout).input_gradient
+    step = _plan(geometry, grad, layout[-1]).input_gradient
     return _one_input_gradient(grad, weight, geometry, step)
 
 
@@ -150,7 +150,7 @@ def run_weight_gradient(grad: Tensor, input: Tensor, kernel: Numbers, *layout: A
     """Compute the gradient of kernels of size ``kernel``, without autograd."""
     shape = (grad.shape[1], input.shape[1] // layout[4], *kernel)
     geometry = geometry_from(input, shape, layout)
-    step = _plan(geometry, grad, layout).weight_gradient
+    step = _plan(geometry, grad, layout[-1]).weight_gradient
     return _one_weight_gradient(grad, input, geometry, step)
 
 
@@ -246,9 +246,9 @@ class _Output(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, input: Tensor, weight: Tensor, layout: Layout) -> Any:
         size = info.batch_size
         if in_dims[1] is None:
-            output = _Output.apply(_maps(input, in_dims[0]), weight, layout)
+            output = _Output.apply(in_first(input, in_dims[0], size), weight, layout)
             return output.unflatten(0, (size, -1)), 0
-        inputs, weights = _groups(input, in_dims[0], size), _kernels(weight, in_dims[1])
+        inputs, weights = in_channels(input, in_dims[0], size), in_first(weight, in_dims[1], size)
         output = _Output.apply(inputs, weights, _grouped(layout, size))
         return output.unflatten(1, (size, -1)), 1
 
@@ -281,9 +281,9 @@ class _InputGradient(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, grad: Tensor, weight: Tensor, *rest: Any) -> Any:
         size, (extent, layout) = info.batch_size, rest
         if in_dims[1] is None:
-            result = _InputGradient.apply(_maps(grad, in_dims[0]), weight, extent, layout)
+            result = _InputGradient.apply(in_first(grad, in_dims[0], size), weight, extent, layout)
             return result.unflatten(0, (size, -1)), 0
-        grads, weights = _groups(grad, in_dims[0], size), _kernels(weight, in_dims[1])
+        grads, weights = in_channels(grad, in_dims[0], size), in_first(weight, in_dims[1], size)
         result = _InputGradient.apply(grads, weights, extent, _grouped(layout, size))
         return result.unflatten(1, (size, -1)), 1
 
@@ -315,7 +315,8 @@ class _WeightGradient(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, grad: Tensor, input: Tensor, *rest: Any) -> Any:
         size, (kernel, layout) = info.batch_size, rest
         grads, inputs = (
-            _groups(value, dim, size) for value, dim in ((grad, in_dims[0]), (input, in_dims[1]))
+            in_channels(value, dim, size)
+            for value, dim in ((grad, in_dims[0]), (input, in_dims[1]))
         )
         result = _WeightGradient.apply(grads, inputs, kernel, _grouped(layout, size))
         return result.unflatten(0, (size, -1)), 0
@@ -353,28 +354,10 @@ class _Gradients(torch.autograd.Function):
         grad, input, weight, layout = arguments
         size = info.batch_size
         pairs = ((grad, in_dims[0]), (input, in_dims[1]))
-        grads, inputs = (_groups(value, dim, size) for value, dim in pairs)
-        dim = in_dims[2]
-        weights = weight.expand(size, *weight.shape) if dim is None else weight.movedim(dim, 0)
-        results = _Gradients.apply(grads, inputs, weights.flatten(0, 1), _grouped(layout, size))
+        grads, inputs = (in_channels(value, dim, size) for value, dim in pairs)
+        weights = in_first(weight, in_dims[2], size)
+        results = _Gradients.apply(grads, inputs, weights, _grouped(layout, size))
         return (results[0].unflatten(1, (size, -1)), results[1].unflatten(0, (size, -1))), (1, 0)
-
-
-def _maps(value: Tensor, dim: int) -> Tensor:
-    """Fold a vmapped axis into the maps of ``(N, C, *spatial)``."""
-    return value.movedim(dim, 0).flatten(0, 1)
-
-
-def _groups(value: Tensor, dim: int | None, size: int) -> Tensor:
-    """Fold a vmapped axis into the channels of ``(N, C, *spatial)``, one group after the other."""
-    if dim is None:
-        value, dim = value.expand(size, *value.shape), 0
-    return value.movedim(dim, 1).flatten(1, 2)
-
-
-def _kernels(weight: Tensor, dim: int) -> Tensor:
-    """Fold a vmapped axis into the outputs of ``(out, in, *kernel)``."""
-    return weight.movedim(dim, 0).flatten(0, 1)
 
 
 def _grouped(layout: Layout, size: int) -> Layout:

@@ -1,8 +1,8 @@
 """What the products of a convolution cost in each method: a model in nanoseconds.
 
 The numbers are fits to timings of float32 on two cores of a processor with 512-bit vectors, torch
-2.15 with oneDNN and MKL. Their ratios decide, so they serve other processors of that kind;
-`sizeless bench --tune` fits them to the machine at hand.
+2.15 with oneDNN and MKL. Their ratios decide, so they serve other processors of that kind; where
+plans were measured (``functional.tuning``), these are followed instead.
 """
 
 from __future__ import annotations
@@ -15,14 +15,11 @@ from sizeless.functional.direct import pads_first
 from sizeless.functional.geometry import Geometry
 from sizeless.functional.partial_transform import by_matrix, matrix_work
 
-PRODUCTS = ("output", "input_gradient", "weight_gradient")
-
 _LANES = 16
 """Channels that a vector holds: fewer outputs leave lanes idle."""
 
 _LARGE = {1: 14, 2: 14, 3: 9}
 """Longest side of a kernel whose weight gradient has a fast implementation."""
-
 
 _UNEVEN = {1: 1600.0, 2: 1100.0, 3: 550.0}
 """Picoseconds per multiply-add of such a gradient's largest kernels that outputs share."""
@@ -184,12 +181,16 @@ def spectral_cost(geometry: Geometry, blocks: Blocks, products: tuple[str, ...])
         cost += rates.exchange * rows * (forward + inverse) * blocks.frequencies
         cost += rates.product * len(products) * 4 * blocks.frequencies * rows * pairs
         cost += rates.kernels * (kernels + len(products)) * blocks.frequencies * pairs
-    if not elements and by_matrix(geometry.kernel, blocks.lengths):
-        work = 4 * matrix_work(geometry.kernel, blocks.half)
-        cost += rates.columns * kernels * pairs * work
-    else:
-        cost += rates.kernel_transform * kernels * pairs * points * doublings
+    cost += kernels * pairs * _kernel_transform(geometry, blocks, rates)
     return cost + rates.start
+
+
+def _kernel_transform(geometry: Geometry, blocks: Blocks, rates: Spectral) -> float:
+    """Nanoseconds of the transform of one kernel, there or back."""
+    if geometry.group_inputs > 1 and by_matrix(geometry.kernel, blocks.lengths):
+        return rates.columns * 4 * matrix_work(geometry.kernel, blocks.half)
+    points = math.prod(blocks.lengths)
+    return rates.kernel_transform * points * max(math.log2(points), 1.0)
 
 
 def factored_saves(geometry: Geometry, blocks: Blocks, functions: int) -> bool:
@@ -201,15 +202,12 @@ def factored_saves(geometry: Geometry, blocks: Blocks, functions: int) -> bool:
     if geometry.group_inputs == 1:
         return False
     pairs = geometry.out_channels * geometry.group_inputs
-    rates, points = _MATRICES[geometry.ndim], math.prod(blocks.lengths)
-    if by_matrix(geometry.kernel, blocks.lengths):
-        transform = 4 * rates.columns * matrix_work(geometry.kernel, blocks.half)
-    else:
-        transform = rates.kernel_transform * points * max(math.log2(points), 1.0)
-    transform += rates.kernels * blocks.frequencies
+    rates = _MATRICES[geometry.ndim]
+    transform = _kernel_transform(geometry, blocks, rates) + rates.kernels * blocks.frequencies
     rendered = 3 * pairs * (transform + _REAL_PRODUCT * functions * geometry.taps)
     factored = 4 * pairs * 4 * _REAL_PRODUCT * functions * blocks.frequencies
     if blocks.per_map > 1:
-        samples = geometry.batch * geometry.in_channels * blocks.per_map * points
+        samples = geometry.batch * geometry.in_channels * blocks.per_map
+        samples *= math.prod(blocks.lengths)
         factored += _ALL_BLOCKS * samples
     return factored < rendered

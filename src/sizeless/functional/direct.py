@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from sizeless.functional.geometry import Geometry
 from sizeless.functional.padding import Amounts
 
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 _WIDEST_FAST_PADDING = 6
@@ -38,7 +38,7 @@ def output(
         stride, dilation, inner = (1, *stride), (1, *dilation), (0, *inner)
     if channels_last:
         padded = padded.contiguous(memory_format=_FORMATS[len(stride)])
-    convolution = _CONVOLUTIONS[len(stride)]
+    convolution = CONVOLUTIONS[len(stride)]
     values = convolution(padded, weight, bias, stride, inner, dilation, geometry.groups)
     return values.squeeze(2) if row else values
 

@@ -1,4 +1,4 @@
-"""What the operations on spectra share: lengths, precision and the channel product."""
+"""What the operations on spectra share: lengths, precision and transforms."""
 
 from __future__ import annotations
 
@@ -92,33 +92,6 @@ def _resized(tensor: Tensor, sizes: Sequence[int], axes: Sequence[int]) -> list[
     for axis, size in zip(axes, sizes, strict=True):
         shape[axis] = size
     return shape
-
-
-def mix_channels(signal: Tensor, filter: Tensor, groups: int) -> Tensor:
-    r"""Multiply each frequency's channel vector by that frequency's channel matrix.
-
-    $$
-    Y[n, o, f] = \sum_i X[n, i, f] \, W[o, i, f]
-    $$
-
-    where $i$ runs over the input channels of the group of $o$.
-
-    Args:
-        signal: spectrum of shape ``(N, in, *frequencies)``.
-        filter: spectrum of shape ``(out, in / groups, *frequencies)``.
-        groups: the number of channel groups.
-
-    Returns:
-        The spectrum of shape ``(N, out, *frequencies)``.
-    """
-    out_channels, group_inputs = filter.shape[:2]
-    grouped_signal = signal.unflatten(1, (groups, group_inputs))
-    grouped_filter = filter.unflatten(0, (groups, out_channels // groups))
-    if group_inputs == 1:
-        product = grouped_signal * grouped_filter.squeeze(2)
-    else:
-        product = torch.einsum("ngi...,goi...->ngo...", grouped_signal, grouped_filter)
-    return product.flatten(1, 2)
 
 
 def transform_flops(size: Sequence[int]) -> int:

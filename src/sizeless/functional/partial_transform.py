@@ -135,7 +135,7 @@ def _multiplicity(length: int, half: bool, like: Tensor) -> Tensor:
 
 
 def spread(weight: Tensor, dilation: tuple[int, ...]) -> Tensor:
-    """Insert ``dilation - 1`` zeros between neighbouring taps."""
+    """Insert ``dilation - 1`` zeros between neighbouring taps, or samples of any map."""
     for axis, step in enumerate(dilation, start=2):
         if step > 1:
             taps = weight.shape[axis]

@@ -138,18 +138,17 @@ def _machine(device_type: str) -> str:
     """What a measurement holds for."""
     if device_type == "cuda":
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-@lru_cache(maxsize=1)
-def _processor() -> str:
-    generic = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return generic
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, generic)
+@lru_cache
+def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name of the processor."""
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _key(geometry: Geometry) -> str:

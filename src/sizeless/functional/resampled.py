@@ -24,13 +24,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sizeless.functional import separable
+from sizeless.functional.direct import CONVOLUTIONS
 from sizeless.functional.operands import has_channels_last
 from sizeless.functional.operators import operator
 
 CHUNK = 3 << 20
 """Bytes of the grid of taps that are made and used at once: they stay in a core's cache."""
-
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 _GRID = 4.0
 """Time of a multiply-add of the resampling to a grid, in those of a convolution."""
@@ -116,7 +115,7 @@ def _run_output(input: Tensor, weight: Tensor, grids: Sequence[Tensor]) -> Tenso
     output, filters = _shape_of_output(input, weight, grids), _channels_last(weight)
     for rows in _chunks(input, grids):
         taps = _resized(_maps(input[rows]), grids)[-1].movedim(-1, 1)
-        output[rows] = _CONVOLUTIONS[len(grids)](taps, filters, stride=kernel)
+        output[rows] = CONVOLUTIONS[len(grids)](taps, filters, stride=kernel)
     return output
 
 
@@ -212,7 +211,7 @@ def _plainly(input: Tensor, weight: Tensor, *grids: Tensor) -> Tensor:
     taps = input
     for axis, grid in enumerate(grids, start=-len(grids)):
         taps = separable.along(taps, grid, axis)
-    return _CONVOLUTIONS[len(grids)](taps, weight, stride=tuple(weight.shape[2:]))
+    return CONVOLUTIONS[len(grids)](taps, weight, stride=tuple(weight.shape[2:]))
 
 
 def _plain_gradients(grad: Tensor, *parts: Tensor) -> Any:

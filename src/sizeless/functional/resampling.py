@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sizeless._validate import (
     float_tuple,
@@ -21,14 +20,13 @@ from sizeless._validate import (
     real_tensor,
 )
 from sizeless.functional.constants import constant
+from sizeless.functional.direct import CONVOLUTIONS
 from sizeless.functional.fft import no_autocast, result_dtype, spectral_dtype
 from sizeless.functional.limits import ramp
 from sizeless.functional.operands import has_channels_last, spatial_dims
 from sizeless.functional.resampled import correlate_resampled, pays
 from sizeless.functional.separable import along
 from sizeless.functional.waves import from_waves, to_waves, waves
-
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 AMPLITUDES = ("mean", "sum")
 METHODS = ("auto", "matrix", "fft")
@@ -260,7 +258,7 @@ class Resampling:
         ]
         channels = weight.shape[1], weight.shape[0]
         if len(gains) < len(kernel) or not pays(self.sizes, self.output_sizes, kernel, *channels):
-            return self(_CONVOLUTIONS[len(kernel)](input, weight, padding="same"))
+            return self(CONVOLUTIONS[len(kernel)](input, weight, padding="same"))
         dtype = result_dtype(input)
         matrices = [self._matrix(i, gain, dtype) for i, gain in enumerate(gains)]
         with no_autocast(input.device.type):

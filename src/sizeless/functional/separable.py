@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sizeless.functional.operators import operator
+from sizeless.functional.vmapped import in_front
 
 SLICES = 8
 """Parts into which a long sum of outer products is cut: one tall product uses the cores badly."""
@@ -123,8 +124,8 @@ class _Along(Function):
     def vmap(info: Any, in_dims: Any, input: Tensor, matrix: Tensor, axis: int) -> Any:
         if in_dims[1] is None:
             return along(input.movedim(in_dims[0], 0), matrix, axis), 0
-        inputs, matrices = _unbound(info, in_dims, input, matrix)
-        pairs = zip(inputs, matrices, strict=True)
+        parts = zip((input, matrix), in_dims, strict=False)
+        pairs = zip(*(in_front(*part, info.batch_size) for part in parts), strict=True)
         return torch.stack([along(x, m, axis) for x, m in pairs]), 0
 
 
@@ -153,13 +154,6 @@ class _Contract(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, left: Tensor, right: Tensor, axis: int) -> Any:
-        pairs = zip(*_unbound(info, in_dims, left, right), strict=True)
+        parts = zip((left, right), in_dims, strict=False)
+        pairs = zip(*(in_front(*part, info.batch_size) for part in parts), strict=True)
         return torch.stack([_Contract.apply(a, b, axis) for a, b in pairs]), 0
-
-
-def _unbound(info: Any, in_dims: Any, *tensors: Tensor) -> list[list[Tensor]]:
-    """The samples of a batch that ``torch.func.vmap`` has made, of each tensor."""
-    return [
-        [tensor] * info.batch_size if dim is None else list(tensor.unbind(dim))
-        for tensor, dim in zip(tensors, in_dims, strict=False)
-    ]

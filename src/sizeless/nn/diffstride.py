@@ -223,11 +223,8 @@ class DiffStrideNd(SizeParameters):
         # A compiler makes one graph for each size of the maps.
         sizes = tuple(operator.index(size) for size in input.shape[2:])
         dtype, device = spectral_dtype(input), input.device
-        if not tensors_last():
-            self.refresh_size()
-            return self._set_up(sizes, dtype, device)
         self.refresh_size()
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not tensors_last():
             return self._set_up(sizes, dtype, device)
         key = (self._read, sizes, dtype, device, self.log2_stride.device)
         if key not in self._resamplings:

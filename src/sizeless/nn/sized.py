@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,15 +60,6 @@ class SizeParameters(nn.Module):
         drift beyond it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define project_()")
-
-
-def refresh_after_loading(module: Any, _incompatible_keys: object) -> None:
-    """Read integer sizes anew: a compiled forward that comes next does not.
-
-    A hook of layers that have ``refresh_size``, for ``register_load_state_dict_post_hook``; a
-    function, since layers are pickled with their hooks.
-    """
-    module.refresh_size()
 
 
 def size_dtype(dtype: torch.dtype | None) -> torch.dtype:

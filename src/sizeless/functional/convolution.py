@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from sizeless._validate import int_tuple, one_of, real_tensor
@@ -267,10 +269,29 @@ def _place(
     causal: bool,
 ) -> _Placement:
     """Check and complete the arguments that place a kernel."""
+    arguments = (tuple(kernel), stride, padding, dilation, causal)
+    # Compilers trace no lookups, sizes may be open, and sequences are no keys.
+    if torch.compiler.is_compiling() or any(
+        type(part) not in (int, str, bool) for part in (*kernel, *arguments[1:])
+    ):
+        return _checked_placement(*arguments)
+    return _remembered_placement(*arguments)
+
+
+def _checked_placement(
+    kernel: tuple[int, ...],
+    stride: int | Sequence[int],
+    padding: int | str | Sequence[int],
+    dilation: int | Sequence[int],
+    causal: bool,
+) -> _Placement:
     strides = int_tuple("stride", stride, len(kernel))
     dilations = int_tuple("dilation", dilation, len(kernel))
     reach = tuple(d * (k - 1) for d, k in zip(dilations, kernel, strict=True))
     return _Placement(strides, dilations, padding_amounts(padding, reach, causal))
+
+
+_remembered_placement = lru_cache(maxsize=4096, typed=True)(_checked_placement)
 
 
 def _padded(input: Tensor, placement: _Placement, mode: str) -> tuple[Tensor, _Placement]:

@@ -69,8 +69,8 @@ _CUT = 0.3
 _REAL_PRODUCT = 0.012
 """Nanoseconds per multiply-add of a large matrix product."""
 
-_ALL_BLOCKS = 4.0
-"""Nanoseconds per sample of all blocks, held at once where they could be taken in turn."""
+_ALL_MAPS = 3.0
+"""Nanoseconds per sample of all maps, held at once where they could be taken in turn."""
 
 
 _PADDING = 0.2
@@ -206,8 +206,6 @@ def factored_saves(geometry: Geometry, blocks: Blocks, functions: int) -> bool:
     transform = _kernel_transform(geometry, blocks, rates) + rates.kernels * blocks.frequencies
     rendered = 3 * pairs * (transform + _REAL_PRODUCT * functions * geometry.taps)
     factored = 4 * pairs * 4 * _REAL_PRODUCT * functions * blocks.frequencies
-    if blocks.per_map > 1:
-        samples = geometry.batch * geometry.in_channels * blocks.per_map
-        samples *= math.prod(blocks.lengths)
-        factored += _ALL_BLOCKS * samples
+    samples = geometry.batch * geometry.in_channels * blocks.per_map * math.prod(blocks.lengths)
+    factored += _ALL_MAPS * samples
     return factored < rendered

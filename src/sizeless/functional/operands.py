@@ -64,7 +64,7 @@ def _check_tensor(name: str, value: Any, input: Tensor) -> None:
             f"{name} must be on the device of input ({input.device}), got {value.device}; "
             "move one of them with .to()"
         )
-    if result_dtype(value) != result_dtype(input):
+    if value.dtype != input.dtype and result_dtype(value) != result_dtype(input):
         raise TypeError(
             f"{name} must have the dtype of input ({input.dtype}), got {value.dtype}; "
             "convert one of them, or run under torch.autocast (which leaves float64 alone)"

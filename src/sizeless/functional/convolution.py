@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from sizeless._validate import int_tuple, one_of, real_tensor
-from sizeless.functional import direct
+from sizeless.functional import direct, shortcuts
 from sizeless.functional.correlation import correlate
 from sizeless.functional.factored import correlate_factored, render
 from sizeless.functional.fft import no_autocast, result_dtype, spectral_dtype
 from sizeless.functional.geometry import Geometry, geometry_of
+from sizeless.functional.measured import is_tuning
 from sizeless.functional.operands import (
     add_bias,
     check_bias,
@@ -91,6 +92,11 @@ def convolve(
         >>> sums.flatten().tolist()
         [1.0, 6.0, 12.0]
     """
+    arguments = stride, padding, dilation, groups, padding_mode, causal, method
+    key = shortcuts.key_of(input, weight, bias, forced_method(), *arguments)
+    known = shortcuts.shortcut(key)
+    if known is not None:
+        return keep_layout(known.run(input, weight, bias), input)
     spatial_dims(input)
     one_of("padding_mode", padding_mode, PADDING_MODES)
     one_of("method", method, METHODS)
@@ -99,6 +105,9 @@ def convolve(
     placement = _place(weight.shape[2:], stride, padding, dilation, causal)
     padded, placement = _padded(input, placement, padding_mode)
     geometry = geometry_of(padded, weight, *placement, groups)
+    known = None if padded is not input else _shortcut(key, input, weight, geometry, method)
+    if known is not None:
+        return keep_layout(known.run(input, weight, bias), input)
     output = correlate_with_bias(padded, weight, bias, geometry, method)
     return keep_layout(output, input)
 
@@ -308,6 +317,21 @@ def _method(geometry: Geometry, method: str) -> str:
     if method == "auto" and geometry.taps <= FEW and max(geometry.kernel) <= 5:
         return "direct"
     return method
+
+
+def _shortcut(
+    key: shortcuts.Key | None, input: Tensor, weight: Tensor, geometry: Geometry, method: str
+) -> shortcuts.Shortcut | None:
+    """Return the one call that this comes to; with gradients, the others have plans too."""
+    if key is None:
+        return None
+    method, alone = _method(geometry, method), not torch.is_grad_enabled()
+    if method == "auto" and alone and not is_tuning():
+        method = plan_for(geometry, input.device.type).output.method
+    if method == "direct" or (method == "channels_last" and alone):
+        last = method == "channels_last"
+        return shortcuts.find(key, input, weight, geometry, channels_last=last)
+    return None
 
 
 def correlate_with_bias(

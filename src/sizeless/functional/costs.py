@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from sizeless.functional.blocks import Blocks
-from sizeless.functional.direct import pads_first
+from sizeless.functional.direct import is_passed_over, pads_first
 from sizeless.functional.geometry import Geometry
 from sizeless.functional.partial_transform import by_matrix, matrix_work
 
@@ -23,6 +23,9 @@ _LARGE = {1: 14, 2: 14, 3: 9}
 
 _UNEVEN = {1: 1600.0, 2: 1100.0, 3: 550.0}
 """Picoseconds per multiply-add of such a gradient's largest kernels that outputs share."""
+
+_PLAIN_GRADIENT = 250.0
+"""Picoseconds per multiply-add where torch leaves its fast library aside."""
 
 _CHANNELS_LAST_SHARE = {1: 0.4, 2: 0.75, 3: 0.9}
 """What the same takes with channels last."""
@@ -83,7 +86,9 @@ def direct_cost(geometry: Geometry, product: str, *, channels_last: bool) -> flo
         geometry.in_channels * math.prod(geometry.size)
         + geometry.out_channels * math.prod(geometry.output_size)
     )
-    if product == "weight_gradient":
+    if product == "weight_gradient" and is_passed_over(geometry):
+        picoseconds = _PLAIN_GRADIENT
+    elif product == "weight_gradient":
         picoseconds = _gradient_rate(geometry, channels_last=channels_last)
     else:
         picoseconds = _rate(geometry, product, channels_last=channels_last)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sizeless.functional.geometry import Geometry
+from sizeless.functional.operands import has_channels_last
+from sizeless.functional.operators import somebody_looks
 from sizeless.functional.padding import Amounts
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -15,6 +19,10 @@ _FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 _WIDEST_FAST_PADDING = 6
 """Padding beyond which oneDNN's forward convolutions in torch's usual layout take 2 to 15 times as
 long as those of a map that was padded beforehand."""
+
+_SMALL = 3
+_FEW_SAMPLES = 20480
+"""Limits of torch's heuristic for leaving a convolution to its plain implementation."""
 
 
 def output(
@@ -38,6 +46,10 @@ def output(
         stride, dilation, inner = (1, *stride), (1, *dilation), (0, *inner)
     if channels_last:
         padded = padded.contiguous(memory_format=_FORMATS[len(stride)])
+    if _is_passed_over(padded, geometry):
+        return torch.mkldnn_convolution(
+            padded, weight, bias, inner, stride, dilation, geometry.groups
+        )
     convolution = CONVOLUTIONS[len(stride)]
     values = convolution(padded, weight, bias, stride, inner, dilation, geometry.groups)
     return values.squeeze(2) if row else values
@@ -89,6 +101,44 @@ def pads_first(geometry: Geometry, *, channels_last: bool) -> bool:
         and geometry.ndim < 3
         and (geometry.groups == 1 or geometry.group_inputs == 1)
         and _is_wide(geometry)
+    )
+
+
+def padding_of_one_call(
+    input: Tensor, geometry: Geometry, *, channels_last: bool
+) -> tuple[int, ...] | None:
+    """Return the padding with which torch's operation alone gives the output, if it does."""
+    if _may_hang(input, geometry) or _is_passed_over(input, geometry):
+        return None
+    if channels_last and not (geometry.ndim > 1 and has_channels_last(input)):
+        return None
+    first = input.device.type == "cpu" and pads_first(geometry, channels_last=channels_last)
+    inner, outer = _shares(geometry.amounts, first)
+    return None if any(outer) else inner
+
+
+def is_passed_over(geometry: Geometry) -> bool:
+    """Whether torch computes a convolution on a CPU without its fast library.
+
+    It does so with one dense map, a small kernel, and few samples but for the last axis; with a
+    volume these are many, and the library takes a tenth of the time.
+    """
+    small = min(geometry.kernel[-2:]) <= _SMALL
+    counted = geometry.in_channels * math.prod(geometry.size[:-1])
+    return (
+        geometry.ndim == 3
+        and geometry.groups == geometry.batch == 1
+        and (small and counted <= _FEW_SAMPLES)
+    )
+
+
+def _is_passed_over(input: Tensor, geometry: Geometry) -> bool:
+    return (
+        input.device.type == "cpu"
+        and input.dtype == torch.float32
+        and is_passed_over(geometry)
+        and torch.backends.mkldnn.is_available()
+        and not somebody_looks((input,))
     )
 
 

@@ -62,11 +62,17 @@ def tuning() -> Iterator[None]:
     if _Switch.is_on:
         raise RuntimeError("tuning() is open already: one block at a time, around all of them")
     _Switch.is_on = True
+    forget_plans()
     try:
         yield
     finally:
         _Switch.is_on = False
         plan_table.save()
+
+
+def is_tuning() -> bool:
+    """Return whether convolutions are measured now."""
+    return _Switch.is_on
 
 
 def tuned_plan(

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sizeless._validate import one_of
+from sizeless.functional import shortcuts
 from sizeless.functional.blocks import cut
 from sizeless.functional.costs import direct_cost, factored_saves, spectral_cost
 from sizeless.functional.fft import good_length
@@ -156,6 +157,7 @@ def forget_plans() -> None:
     """Make plans anew, from what has been measured by now."""
     plan_for.cache_clear()
     stays_factored.cache_clear()
+    shortcuts.forget()
 
 
 @contextmanager

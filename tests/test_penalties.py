@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import sizeless
 from sizeless import (
     DiffStride1d,
     DiffStride2d,
@@ -157,3 +158,31 @@ def test_errors():
         complexity_penalty(nn.Conv1d(1, 1, 1), LINE)
     with pytest.raises(ValueError, match="called no layer that is counted"):
         complexity_penalty(nn.ReLU(), LINE)
+
+
+def test_kernel_norms_are_those_of_rendered_kernels_and_biases():
+    model = nn.Sequential(
+        sizeless.FlexConv2d(2, 3, 9, init_size=3), sizeless.FlexConv1d(1, 2, 9, bias=False)
+    )
+    expected = model[0].weight.norm() + model[0].bias.norm() + model[1].weight.norm()
+    penalty = sizeless.penalties.kernel_norm_penalty(model)
+    torch.testing.assert_close(penalty, expected)
+    penalty.backward()
+    assert all(p.grad is not None for p in model[1].parameters())
+    with pytest.raises(ValueError, match="Linear has no FlexConv layer"):
+        sizeless.penalties.kernel_norm_penalty(nn.Linear(1, 1))
+
+
+def test_a_margin_is_what_the_summed_penalty_leaves():
+    layer = sizeless.FlexConv1d(1, 1, kernel_size=65, init_size=9)
+    model = nn.Sequential(layer, nn.ReLU())
+    margins = sizeless.penalties.aliasing_margins(model)
+    penalty = sizeless.aliasing_penalty(layer, form="summed", include_window=True)
+    (nyquist,) = layer.nyquist()
+    assert list(margins) == ["0"]
+    assert max(-margins["0"], 0) * nyquist == pytest.approx(penalty.sqrt().item(), rel=1e-4)
+
+
+def test_kernels_without_an_analytic_frequency_have_no_margin():
+    layer = sizeless.FlexConv1d(1, 1, kernel_size=65, kernel=sizeless.kernels.SIREN)
+    assert sizeless.penalties.aliasing_margins(layer) == {}

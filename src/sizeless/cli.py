@@ -20,6 +20,8 @@ def _fit(args: Sequence[str]) -> None:
     from sizeless.trajectories import read_points
 
     outcome = run_fit(args)
+    if not outcome.is_main:
+        return
     points = read_points(outcome.folder.sizes)
     draw_sizes(points, outcome.network, outcome.folder.picture)
     console = Console()
@@ -31,13 +33,15 @@ def _fit(args: Sequence[str]) -> None:
 
 
 def _test(args: Sequence[str]) -> None:
-    """Test the checkpoint that a run chose: DIR."""
+    """Test the checkpoint that a run chose: DIR [--resolution PIXELS]."""
     from rich.console import Console
 
     from sizeless.train.run import test as run_test
     from sizeless.train.tables import metric_line
 
-    Console().print(metric_line(run_test(args).metrics))
+    outcome = run_test(args)
+    if outcome.is_main:
+        Console().print(metric_line(outcome.metrics))
 
 
 def _bench(args: Sequence[str]) -> None:
@@ -57,6 +61,17 @@ def _bench_error() -> type[Exception]:
     from sizeless.bench.run import BenchError
 
     return BenchError
+
+
+EXTRAS = {
+    "PIL": "vision",
+    "aeon": "timeseries",
+    "mlxtend": "vision",
+    "soundfile": "audio",
+    "timm": "vision",
+    "torchvision": "vision",
+}
+"""Packages that only some data sets and networks need, and the extra that installs each."""
 
 
 class Command(NamedTuple):
@@ -101,15 +116,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         wrong_request = command.error()
     except ModuleNotFoundError as error:
-        return _complain(
-            f"sizeless {name}: the package {error.name} is missing; "
-            f"install what this command needs with: pip install 'sizeless[{command.extra}]'"
-        )
+        return _complain(_missing(name, error.name, command.extra))
     try:
         command.run(args)
     except wrong_request as error:
         return _complain(f"sizeless {name}: {error}")
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        return _complain(_missing(name, error.name, EXTRAS[error.name]))
     return 0
+
+
+def _missing(command: str, package: str | None, extra: str) -> str:
+    return (
+        f"sizeless {command}: the package {package} is missing; "
+        f"install what is needed with: pip install 'sizeless[{extra}]'"
+    )
 
 
 def _help() -> str:

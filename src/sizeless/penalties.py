@@ -64,15 +64,8 @@ def aliasing_penalty(
     one_of("bound", bound, ("tight", "official"))
     boolean("include_window", include_window)
     number("stddevs", stddevs, minimum=0)
-    modules = check_module("model", model).named_modules()
-    layers = [(n, m) for n, m in modules if isinstance(m, FlexConvNd)]
-    if not layers:
-        raise ValueError(
-            f"model {type(model).__name__} has no FlexConv layer, whose kernels this penalty is "
-            "about"
-        )
     terms = []
-    for name, layer in layers:
+    for name, layer in _flexconvs(model):
         try:
             factors = layer.kernel.frequency_bounds(stddevs, formula=bound)
         except ValueError as error:
@@ -152,3 +145,91 @@ def _cumulative(model: nn.Module, counted: Cost) -> Tensor:
             for last, before in upstream.items()
         ]
     ).sum()
+
+
+def kernel_norm_penalty(model: nn.Module) -> Tensor:
+    r"""Norms of the kernels as they are convolved with: what FlexConv decays in place of weights.
+
+    $$
+    \sum_l \lVert K_l \rVert_2 + \lVert b_l \rVert_2
+    $$
+
+    over all FlexConv layers, with $K_l$ the rendered, windowed and cropped kernel and $b_l$ the
+    bias; norms, not their squares.
+
+    Args:
+        model: A module with FlexConv layers.
+
+    Returns:
+        Tensor of shape ``()``; multiply it by a weight (the authors' are 1e-6 to 1e-4).
+
+    Raises:
+        TypeError: If ``model`` is no module.
+        ValueError: If there is no FlexConv layer.
+
+    Source: Romero et al. 2022, arXiv 2110.08059, the authors' experiments.
+
+    Examples:
+        >>> import sizeless
+        >>> layer = sizeless.FlexConv1d(2, 3, kernel_size=33)
+        >>> expected = layer.weight.norm() + layer.bias.norm()
+        >>> bool(torch.isclose(kernel_norm_penalty(layer), expected))
+        True
+    """
+    layers = [layer for _, layer in _flexconvs(model)]
+    norms = [layer.weight.norm() for layer in layers]
+    norms += [layer.bias.norm() for layer in layers if layer.bias is not None]
+    return torch.stack(norms).sum()
+
+
+def aliasing_margins(model: nn.Module, *, stddevs: float = 2.0) -> dict[str, float]:
+    r"""How far the kernels stay below the Nyquist frequency of their taps, in parts of it.
+
+    $$
+    1 - \max_d \frac{\sum_l f_{l,d} + f_{w,d}}{f_{Nyq,d}}
+    $$
+
+    Below 0 a kernel may alias when it is rendered at another resolution; see
+    ``aliasing_penalty``.
+
+    Args:
+        model: Any module.
+        stddevs: Where Gaussian spectra are cut off, in standard deviations.
+
+    Returns:
+        The margin of each FlexConv layer whose kernel network has an analytic frequency, by the
+        layer's path.
+
+    Raises:
+        TypeError: If ``model`` is no module or ``stddevs`` no number.
+
+    Examples:
+        >>> import sizeless
+        >>> margins = aliasing_margins(sizeless.FlexConv1d(1, 1, kernel_size=1025))
+        >>> list(margins), margins[""] < 1
+        ([''], True)
+    """
+    number("stddevs", stddevs, minimum=0)
+    margins = {}
+    for name, layer in check_module("model", model).named_modules():
+        if not isinstance(layer, FlexConvNd):
+            continue
+        try:
+            factors = layer.kernel.frequency_bounds(stddevs)
+        except ValueError:
+            continue
+        highest = factors.sum(dim=0) + layer.window.max_frequency(stddevs).to(factors.dtype)
+        limit = factors.new_tensor(layer.nyquist())
+        margins[name] = 1 - (highest / limit).amax().item()
+    return margins
+
+
+def _flexconvs(model: nn.Module) -> list[tuple[str, FlexConvNd]]:
+    modules = check_module("model", model).named_modules()
+    layers = [(name, module) for name, module in modules if isinstance(module, FlexConvNd)]
+    if not layers:
+        raise ValueError(
+            f"model {type(model).__name__} has no FlexConv layer, whose kernels this penalty is "
+            "about"
+        )
+    return layers

@@ -139,14 +139,14 @@ def test_a_training_step_of_a_network_learns() -> None:
 
 def test_networks_of_torchvision_are_changed() -> None:
     pytest.importorskip("torchvision")
-    for name, change, kind in (
-        ("resnet50", layers.split_niff, sizeless.SeparableNIFFConv2d),
-        ("convnext_tiny", layers.depthwise_niff, sizeless.NIFFConv2d),
+    for name, kind in (
+        ("resnet50", sizeless.SeparableNIFFConv2d),
+        ("convnext_tiny", sizeless.NIFFConv2d),
     ):
-        network, input = layers.torchvision_network(name, change, (1, 3, 32, 32))
+        network, input = layers.torchvision_network(name, True, (1, 3, 32, 32))
         assert sum(isinstance(module, kind) for module in network.modules()) > 10
         assert input.shape == (1, 3, 32, 32)
-        plain, _ = layers.torchvision_network(name, None, (1, 3, 32, 32))
+        plain, _ = layers.torchvision_network(name, False, (1, 3, 32, 32))
         assert not any(isinstance(module, kind) for module in plain.modules())
 
 

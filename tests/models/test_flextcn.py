@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import conv1d, pad
 
-from sizeless import FlexConv1d
-from sizeless.kernels import SIREN, Fourier, Gabor
+from sizeless import FlexConv1d, complexity_penalty, cost, sizes
+from sizeless.kernels import SIREN, Fourier, Gabor, MAGNet
 from sizeless.models import FlexTCN, flextcn2, flextcn4, flextcn6
 
 
@@ -49,6 +50,12 @@ def test_parameter_count_with_other_networks(
     # The published counts are of kernels without a window: 4 layers, each a centre and a width.
     model = flextcn2(kernel_size=100, kernel=kernel, init="paper")
     assert count(model) == without_windows + 8
+    assert count(flextcn2(kernel_size=100, kernel=kernel, conv="ckconv")) == without_windows
+
+
+def test_parameter_count_of_wide_kernels_without_windows() -> None:
+    assert count(flextcn2(kernel_size=30, kernel=MAGNet, conv="ckconv")) == 105_540
+    assert count(flextcn2(kernel_size=30, kernel=SIREN, conv="ckconv", width=100)) == 1_000_190
 
 
 @pytest.mark.parametrize(("make", "blocks"), [(flextcn2, 2), (flextcn4, 4), (flextcn6, 6)])
@@ -135,6 +142,10 @@ def test_every_parameter_gets_a_gradient() -> None:
         (lambda: FlexTCN(0, 10, kernel_size=20), "in_channels must be at least 1"),
         (lambda: small(init_size=0), "init_size must lie between 1 and"),
         (lambda: small()(torch.zeros(2, 2, 8, 8)), "input must have 3 dimensions"),
+        (lambda: small(conv="none"), "conv must be 'flex', 'ckconv' or 'plain'"),
+        (lambda: small(dropout_in=2), "dropout_in must be a finite number"),
+        (lambda: small(conv="plain")(torch.zeros(2, 1, 8)), "input must have 2 channels"),
+        (lambda: small(conv="plain").change_resolution_(2), "no FlexConv layer whose resolution"),
     ],
 )
 def test_wrong_arguments_are_named(make: Callable[[], object], message: str) -> None:
@@ -142,7 +153,69 @@ def test_wrong_arguments_are_named(make: Callable[[], object], message: str) -> 
         make()
 
 
-@pytest.mark.parametrize("option", [{"padding": 4}, {"stride": 2}, {"no_such": 1}])
-def test_options_that_would_change_the_maps_are_refused(option: dict[str, int]) -> None:
-    with pytest.raises(TypeError, match=next(iter(option))):
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"padding": 4},
+        {"stride": 2},
+        {"no_such": 1},
+        {"min_size": 3, "conv": "ckconv"},
+        {"causal": False, "conv": "ckconv"},
+        {"init": "paper", "conv": "plain"},
+    ],
+)
+def test_options_that_have_no_place_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match=f"no option {next(iter(option))}"):
         small(**option)
+
+
+def test_layers_are_drawn_in_the_order_in_which_they_stand() -> None:
+    torch.manual_seed(3)
+    layers = layers_of(small())
+    torch.manual_seed(3)
+    drawn = [FlexConv1d(n, 4, 20, causal=True) for n in (2, 4)]
+    for layer, twin in zip(layers, drawn, strict=False):
+        assert torch.equal(layer.weight, twin.weight)
+
+
+def test_dropout_of_the_sequence() -> None:
+    x = torch.randn(3, 2, 20)
+    model = small(dropout_in=1.0, dropout=0.0)
+    torch.testing.assert_close(model(x), model(torch.zeros_like(x)))
+    assert not torch.allclose(model.eval()(x), model(torch.zeros_like(x)))
+
+
+@pytest.mark.parametrize("conv", ["ckconv", "plain"])
+def test_fixed_kernels_see_the_past_only(conv: str) -> None:
+    layer = small(conv=conv).double().blocks[0].conv1
+    x = torch.randn(3, 2, 20, dtype=torch.float64)
+    assert layer.weight.shape == (4, 2, 20)
+    torch.testing.assert_close(layer(x), conv1d(pad(x, (19, 0)), layer.weight, layer.bias))
+
+
+def test_plain_kernels_pad_as_they_are_told() -> None:
+    layer = small(conv="plain", padding_mode="replicate", dilation=2, bias=False).blocks[0].conv1
+    x = torch.randn(3, 2, 20)
+    padded = pad(x, (38, 0), mode="replicate")
+    torch.testing.assert_close(layer(x), conv1d(padded, layer.weight, dilation=2))
+
+
+def test_kernels_without_a_window_may_have_any_length() -> None:
+    rows = sizes(small(conv="ckconv"))
+    assert [(row.layer, row.size, row.limits) for row in rows] == [
+        ("CKConv1d", (20,), ((20, 20),))
+    ] * 4
+    model = small(conv="ckconv")
+    model.change_resolution_(2)
+    assert {row.size for row in sizes(model)} == {(39,)}
+
+
+@pytest.mark.parametrize("conv", ["flex", "ckconv", "plain"])
+def test_every_kind_of_convolution_is_counted_and_trains(conv: str) -> None:
+    model, x = small(conv=conv), torch.randn(4, 2, 20)
+    taps = layers_of(model)[0].size[0] if conv == "flex" else 20
+    expected = 20 * (taps * (2 * 4 + 3 * 16) + 2 * 4) + 4 * 5
+    assert cost(model, x[:1]).macs.item() == expected
+    assert complexity_penalty(model, x[:1], form="macs").item() == pytest.approx(expected / 1e9)
+    model(x).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

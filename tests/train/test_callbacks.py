@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from sizeless.nn import DiffStride2d
-from sizeless.train.callbacks import KeepLimits, RandomState, SafeCheckpointIO
+from sizeless.nn import DiffStride2d, FlexConv1d
+from sizeless.train.callbacks import KeepLimits, RandomState, size_metrics
+from sizeless.train.checkpoints import SafeCheckpointIO
+from sizeless.trajectories import snapshot
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
@@ -47,3 +49,9 @@ def test_random_numbers_go_on_where_they_stopped():
     callback.on_train_start(None, None)
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(RandomState().state_dict()["cpu"], torch.get_rng_state())
+
+
+def test_loggers_get_sizes_and_centres_by_path():
+    network = nn.Sequential(FlexConv1d(1, 1, 9, init_size=3), nn.Sequential(DiffStride2d(2.0)))
+    metrics = size_metrics(snapshot(network))
+    assert metrics == {"size/0/0": 3.0, "center/0/0": 0.0, "size/1/0/0": 2.0, "size/1/0/1": 2.0}

@@ -32,9 +32,12 @@ def run(recipe, tmp_path):
 def test_a_run_leaves_its_files(run, tmp_path):
     outcome = run("a", "--seed_everything", "3", "--trainer.max_epochs", "1")
     folder = tmp_path / "a"
-    assert {path.name for path in folder.rglob("*")} == {
-        "config.yaml", "metrics.json", "sizes.csv", "checkpoints", "best.ckpt", "last.ckpt",
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "environment.json", "metrics.json", "sizes.csv", "checkpoints", "logs",
     }  # fmt: skip
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (folder / "logs").iterdir()} == {"csv", "tensorboard"}
+    assert json.loads((folder / "environment.json").read_text())["packages"]["torch"]
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics == outcome.metrics
     assert {"test/accuracy", "test/loss", "val/accuracy", "val/loss", "seconds"} <= metrics.keys()
@@ -137,7 +140,6 @@ def test_a_run_can_be_tested_again(run, tmp_path):
         (["--model.network.init_args.kernel_siz", "5"], "'kernel_siz' is not accepted"),
         (["--model.network.init_args.kernel_size", "4"], "kernel_size is the maximum.*got 4"),
         (["--model.network.class_path", "nowhere.Net"], "No module named 'nowhere'"),
-        (["--trainer.devices", "2"], "a run uses one device, got 2; set trainer.devices"),
         (["--trainer.limit_val_batches", "0"], "no checkpoint was chosen"),
     ],
 )
@@ -180,3 +182,47 @@ def test_a_folder_without_a_run_cannot_be_tested(tmp_path):
         rerun_test([str(tmp_path)])
     with pytest.raises(RunError, match="holds no run to test"):
         rerun_test([str(tmp_path / "none")])
+
+
+SIZES = "--data.init_args.size"
+
+
+def test_a_run_is_tested_at_another_resolution(run, tmp_path):
+    run("a", SIZES, "8", "--trainer.max_epochs", "1")
+    before = (tmp_path / "a" / "metrics.json").read_bytes()
+    same = rerun_test([str(tmp_path / "a"), "--resolution", "8"])
+    finer = rerun_test([str(tmp_path / "a"), "--resolution", "16"])
+    assert (tmp_path / "a" / "metrics.json").read_bytes() == before
+    assert same.metrics["test/accuracy"] == json.loads(before)["test/accuracy"]
+    written = json.loads((tmp_path / "a" / "metrics-16.json").read_text())
+    assert written == finer.metrics
+    assert (written["resolution"], written["trained_at"]) == (16, 8)
+    assert finer.network.stem.kernel_size == (9, 9)
+    assert finer.network.stem.size >= same.network.stem.size
+
+
+def test_a_run_starts_from_another_and_its_kernels_follow_the_resolution(run, tmp_path, power_cut):
+    start = run("coarse", SIZES, "8", "--trainer.max_epochs", "1").network
+    arguments = (SIZES, "16", "--start_from", str(tmp_path / "coarse"))
+    whole = run("fine", *arguments)
+    assert whole.network.stem.kernel_size == (9, 9)
+    assert "rescale: 2.0" in (tmp_path / "fine" / "config.yaml").read_text()
+    # A rate of nearly 0 keeps the weights that it starts from.
+    still = run("still", *arguments, "--model.lr", "1e-9", "--model.size_lr", "0").network
+    start.change_resolution_(2.0)
+    torch.testing.assert_close(still.stem.weight, start.stem.weight, rtol=1e-4, atol=1e-5)
+    power_cut(1)
+    with pytest.raises(OSError, match="power cut"):
+        run("cut", *arguments)
+    power_cut(-1)
+    shutil.rmtree(tmp_path / "coarse")
+    resumed = fit(["--out", str(tmp_path / "cut"), "--resume"]).metrics
+    for metrics in (whole.metrics, resumed):
+        metrics.pop("seconds")
+    assert resumed == whole.metrics
+
+
+def test_there_must_be_a_run_to_start_from(run, tmp_path):
+    with pytest.raises(RunError, match="none holds no run"):
+        run("a", "--start_from", str(tmp_path / "none"))
+    assert not (tmp_path / "a").exists()

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from sizeless.nn import DiffStride2d, FlexConv2d
-from sizeless.penalties import aliasing_penalty, complexity_penalty
-from sizeless.train.task import Classifier, warmup_cosine
+from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
+from sizeless.train.schedules import Plateau, schedule_factor
+from sizeless.train.task import Classifier
 
 
 @pytest.fixture
@@ -31,7 +32,11 @@ def logged(monkeypatch):
     def log(self, name, value, **options):
         values[name] = value
 
+    def log_dict(self, metrics, **options):
+        values.update(metrics)
+
     monkeypatch.setattr(Classifier, "log", log)
+    monkeypatch.setattr(Classifier, "log_dict", log_dict)
     return values
 
 
@@ -67,19 +72,97 @@ def test_labels_are_smoothed_in_training_only(network, batch, logged):
     smoothed = nn.functional.cross_entropy(network(batch[0]), batch[1], label_smoothing=0.2)
     torch.testing.assert_close(step(task, batch), smoothed)
     task.test_step(batch, 0)
+    task.on_test_epoch_end()
     torch.testing.assert_close(
         logged["test/loss"], nn.functional.cross_entropy(network(batch[0]), batch[1])
     )
 
 
+def test_metrics_are_means_over_samples(network, batch, logged):
+    inputs, targets = batch
+    scores = network(inputs)
+    task = Classifier(network, 3)
+    for part in (slice(0, 3), slice(3, 4)):
+        task.validation_step((inputs[part], targets[part]), 0)
+    task.on_validation_epoch_end()
+    torch.testing.assert_close(logged["val/loss"], nn.functional.cross_entropy(scores, targets))
+    assert logged["val/accuracy"] == (scores.argmax(1) == targets).float().mean()
+    task.validation_step((inputs[:1], targets[:1]), 0)
+    task.on_validation_epoch_end()
+    assert logged["val/accuracy"] == float(scores[0].argmax() == targets[0])
+
+
+class TwoHeads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 3)])
+
+    def forward(self, inputs):
+        return tuple(head(inputs.flatten(1)) for head in self.heads)
+
+
+def test_several_tasks_count_the_samples_that_have_their_label(logged):
+    network, inputs = TwoHeads(), torch.randn(4, 1, 4)
+    targets = torch.tensor([[0, -1], [1, 2], [-1, 0], [1, -1]])
+    first, second = network(inputs)
+    expected = nn.functional.cross_entropy(first[[0, 1, 3]], targets[[0, 1, 3], 0])
+    expected = expected + nn.functional.cross_entropy(second[[1, 2]], targets[[1, 2], 1])
+    task = Classifier(network, (2, 3))
+    torch.testing.assert_close(step(task, (inputs, targets)), expected)
+    task.validation_step((inputs, targets), 0)
+    task.on_validation_epoch_end()
+    correct = (first[[0, 1, 3]].argmax(1) == targets[[0, 1, 3], 0]).float().mean()
+    assert logged["val/accuracy_0"] == correct
+    both = torch.stack([logged["val/accuracy_0"], logged["val/accuracy_1"]]).mean()
+    assert logged["val/accuracy"] == both
+
+
+def test_a_task_without_labels_in_a_batch_adds_nothing():
+    network, inputs = TwoHeads(), torch.randn(2, 1, 4)
+    targets = torch.tensor([[0, -1], [1, -1]])
+    loss = step(Classifier(network, (2, 3)), (inputs, targets))
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(network(inputs)[0], targets[:, 0]))
+    loss.backward()
+    assert network.heads[1].weight.grad.abs().sum() == 0
+
+
+def test_kernel_norms_and_mixed_samples_enter_the_loss(network, batch):
+    inputs, targets = batch
+    scores = network(inputs)
+    shares = torch.tensor([[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1], [0.2, 0.3, 0.5]])
+    task = Classifier(network, 3, kernel_norm_weight=0.1, mix=lambda x, _: (x, shares))
+    expected = nn.functional.cross_entropy(scores, shares) + 0.1 * kernel_norm_penalty(network)
+    torch.testing.assert_close(step(task, (inputs, targets)), expected)
+
+
 def test_the_schedule_rises_and_falls_to_zero():
-    factor = warmup_cosine(steps=100, warmup=0.1)
+    factor = schedule_factor("cosine", steps=100, warmup=0.1)
     factors = [factor(step) for step in range(101)]
     assert factors[:11] == sorted(factors[:11])
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert (factors[0], factors[10], factors[100]) == (1 / 11, 1.0, 0.0)
-    assert warmup_cosine(steps=100, warmup=0.0)(0) == 1.0
-    assert math.isfinite(warmup_cosine(steps=0, warmup=0.5)(0))
+    assert schedule_factor("cosine", steps=100, warmup=0.0)(0) == 1.0
+    assert math.isfinite(schedule_factor("cosine", steps=0, warmup=0.5)(0))
+
+
+def test_a_plateau_lowers_the_rate_and_goes_on_from_its_state():
+    plateau = Plateau(decay=0.2, patience=1)
+    factor = schedule_factor("plateau", steps=10, warmup=0.0, plateau=plateau)
+    for accuracy in (0.5, 0.4):
+        plateau.update(accuracy)
+    assert factor(3) == 1.0
+    again = Plateau(decay=0.2, patience=1)
+    again.load_state_dict(plateau.state_dict())
+    for one in (plateau, again):
+        one.update(0.4)
+        assert one.factor == pytest.approx(0.2)
+    assert factor(3) == pytest.approx(0.2)
+
+
+def test_milestones_go_with_steps_alone(network):
+    for arguments in ({"schedule": "steps"}, {"milestones": (0.5,)}):
+        with pytest.raises(ValueError, match="milestones go with schedule='steps'"):
+            Classifier(network, 3, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +176,9 @@ def test_the_schedule_rises_and_falls_to_zero():
         ("label_smoothing", -0.1, "at least 0"),
         ("aliasing_weight", -1.0, "at least 0"),
         ("complexity_weight", float("nan"), "at least 0"),
+        ("kernel_norm_weight", -1.0, "at least 0"),
+        ("optimizer", "lion", "'adamw', 'adam' or 'sgd'"),
+        ("schedule", "linear", "'cosine', 'plateau'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(network, argument, value, allowed):

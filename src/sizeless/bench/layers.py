@@ -30,6 +30,7 @@ from sizeless.bench.grid import Point
 from sizeless.bench.in_use import cached_cases, compiled_cases
 from sizeless.bench.rows import by
 from sizeless.functional import good_length, resample
+from sizeless.models import niff_backbone
 
 BASIS = 33
 """Functions of space that all kernels of a FlexConv share: 32 of its network, and a constant."""
@@ -128,39 +129,20 @@ def niff_cases(quick: bool, device: str) -> Iterator[Case]:
 
 
 def torchvision_network(
-    name: str, change: Callable[[nn.Conv2d], nn.Module | None] | None, shape: tuple[int, ...]
+    name: str, with_niff: bool, shape: tuple[int, ...]
 ) -> tuple[nn.Module, Tensor]:
-    """Build a network of torchvision, some of its convolutions replaced, and an input."""
+    """Build a network of torchvision, or the paper's version of it with NIFF, and an input."""
+    if with_niff:
+        return niff_backbone(name), torch.randn(shape)
     models: Any = importlib.import_module("torchvision.models")
-    network: nn.Module = getattr(models, name)()
-    for parent in list(network.modules()):
-        for child_name, child in list(parent.named_children()):
-            new = change(child) if change and isinstance(child, nn.Conv2d) else None
-            if new is not None:
-                setattr(parent, child_name, new)
-    return network, torch.randn(shape)
-
-
-def split_niff(layer: nn.Conv2d) -> nn.Module | None:
-    """The paper's layer in place of a dense 3x3 of stride 1."""
-    if layer.kernel_size != (3, 3) or layer.stride != (1, 1) or layer.groups != 1:
-        return None
-    return sizeless.SeparableNIFFConv2d(layer.in_channels, layer.out_channels)
-
-
-def depthwise_niff(layer: nn.Conv2d) -> nn.Module | None:
-    """The paper's layer in place of a depthwise 7x7."""
-    if layer.kernel_size != (7, 7) or layer.groups != layer.in_channels:
-        return None
-    count = layer.in_channels
-    return sizeless.NIFFConv2d(count, count, groups=count, bias=True, hidden=(16, 128, 32))
+    return getattr(models, name)(), torch.randn(shape)
 
 
 def network_cases(quick: bool, device: str) -> Iterator[Case]:
     """Networks with NIFF against their ordinary selves."""
     shape = (2, 3, 64, 64) if quick else (2, 3, 224, 224)
     missing = importlib.util.find_spec("torchvision") is None
-    for name, niff in (("resnet50", split_niff), ("convnext_tiny", depthwise_niff)):
+    for name in ("resnet50", "convnext_tiny"):
         contenders = [
             Contender(
                 label,
@@ -169,7 +151,7 @@ def network_cases(quick: bool, device: str) -> Iterator[Case]:
                 if missing
                 else partial(
                     make_module_run,
-                    partial(torchvision_network, name, change, shape),
+                    partial(torchvision_network, name, with_niff, shape),
                     "training",
                     device,
                 ),
@@ -177,9 +159,9 @@ def network_cases(quick: bool, device: str) -> Iterator[Case]:
                 status="not installed" if missing else "",
                 note="pip install torchvision" if missing else "",
             )
-            for label, role, change in (
-                (OURS, "ours", niff),
-                ("ordinary network", "baseline", None),
+            for label, role, with_niff in (
+                (OURS, "ours", True),
+                ("ordinary network", "baseline", False),
             )
         ]
         yield layer_case("NIFF", f"{name} with NIFF {by(shape)}", "training", shape, *contenders)

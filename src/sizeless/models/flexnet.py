@@ -8,25 +8,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from sizeless._validate import feature_map, ints, number, positive_int
-from sizeless._validate import options as check_options
-from sizeless.nn import FlexConv2d
+from sizeless.models.parts import Convolution, image_convolution
 from sizeless.sizes import change_resolution_
-
-FIXED = ("stride", "padding", "causal", "device", "dtype")
-"""Options that a network does not pass on: its blocks keep the map's size, it moves as a whole."""
 
 
 class FlexNetBlock(nn.Module):
     """Two FlexConvs with normalisation around a shortcut; dropout after the first ReLU."""
 
     def __init__(
-        self, in_channels: int, width: int, kernel_size: int, dropout: float, **options: Any
+        self, in_channels: int, width: int, dropout: float, convolution: Convolution
     ) -> None:
         super().__init__()
-        self.conv1 = FlexConv2d(in_channels, width, kernel_size, **options)
+        self.conv1 = convolution(in_channels, width)
         self.norm1 = nn.BatchNorm2d(width)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = FlexConv2d(width, width, kernel_size, **options)
+        self.conv2 = convolution(width, width)
         self.norm2 = nn.BatchNorm2d(width)
         self.shortcut = nn.Identity() if in_channels == width else nn.Conv2d(in_channels, width, 1)
 
@@ -50,8 +46,11 @@ class FlexNet(nn.Module):
             plus 1.
         widths: Channels of every block; the stem has the first.
         dropout: Dropout rate in every block.
-        **options: Keyword arguments of ``FlexConv2d`` for every layer, such as
-            ``kernel``, ``init_size`` or ``init``; not those that change the map's size.
+        conv: ``"flex"``; or, to compare, ``"ckconv"``: kernels of all of ``kernel_size``, with no
+            window, or ``"plain"``: ``torch.nn.Conv2d`` of ``kernel_size``.
+        dropout_in: Dropout rate of the image.
+        **options: Keyword arguments of every convolution, for ``"flex"`` of ``FlexConv2d``, such
+            as ``kernel``, ``init_size`` or ``init``; not those that change the map's size.
 
     Shape:
         ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
@@ -75,18 +74,24 @@ class FlexNet(nn.Module):
         kernel_size: int,
         widths: Sequence[int] = (24, 36, 48),
         dropout: float = 0.2,
+        *,
+        conv: str = "flex",
+        dropout_in: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.in_channels = positive_int("in_channels", in_channels)
         positive_int("num_classes", num_classes)
         number("dropout", dropout, minimum=0, maximum=1)
-        check_options("FlexNet", options, FlexConv2d, fixed=FIXED)
+        number("dropout_in", dropout_in, minimum=0, maximum=1)
+        convolution = image_convolution("FlexNet", conv, kernel_size, **options)
         widths = ints("widths", widths)
-        self.stem = FlexConv2d(in_channels, widths[0], kernel_size, **options)
+        self.dropout_in = nn.Dropout(dropout_in)
+        self.stem = convolution(in_channels, widths[0])
         self.norm = nn.BatchNorm2d(widths[0])
         self.blocks = nn.Sequential(
             *(
-                FlexNetBlock(n, m, kernel_size, dropout, **options)
+                FlexNetBlock(n, m, dropout, convolution)
                 for n, m in zip((widths[0], *widths[:-1]), widths, strict=True)
             )
         )
@@ -96,13 +101,16 @@ class FlexNet(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, in_channels, H, W)`` to class scores ``(N, num_classes)``."""
-        feature_map("input", input, 2)
-        hidden = self.blocks(self.norm(self.stem(input)).relu())
+        feature_map("input", input, 2, self.in_channels)
+        hidden = self.blocks(self.norm(self.stem(self.dropout_in(input))).relu())
         scores: Tensor = self.head(hidden.mean(dim=(2, 3)))
         return scores
 
     def change_resolution_(self, factor: float) -> None:
-        """Adapt all kernels to images sampled ``factor`` times as finely, in place."""
+        """Adapt all kernels to images sampled ``factor`` times as finely, in place.
+
+        Plain convolutions have no kernel that could follow: with ``conv="plain"`` this raises.
+        """
         change_resolution_(self, factor)
 
 

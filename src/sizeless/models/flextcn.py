@@ -7,9 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sizeless._validate import feature_map, number, positive_int
-from sizeless._validate import options as check_options
-from sizeless.models.flexnet import FIXED
-from sizeless.nn import FlexConv1d
+from sizeless.models.parts import Convolution, causal_convolution
 from sizeless.sizes import change_resolution_
 
 
@@ -17,12 +15,12 @@ class FlexTCNBlock(nn.Module):
     """Two causal FlexConvs, each with normalisation, ReLU and dropout, around a shortcut."""
 
     def __init__(
-        self, in_channels: int, width: int, kernel_size: int, dropout: float, **options: Any
+        self, in_channels: int, width: int, dropout: float, convolution: Convolution
     ) -> None:
         super().__init__()
-        self.conv1 = FlexConv1d(in_channels, width, kernel_size, causal=True, **options)
+        self.conv1 = convolution(in_channels, width)
         self.norm1 = nn.BatchNorm1d(width)
-        self.conv2 = FlexConv1d(width, width, kernel_size, causal=True, **options)
+        self.conv2 = convolution(width, width)
         self.norm2 = nn.BatchNorm1d(width)
         self.dropout = nn.Dropout(dropout)
         self.shortcut = nn.Identity() if in_channels == width else nn.Conv1d(in_channels, width, 1)
@@ -48,8 +46,11 @@ class FlexTCN(nn.Module):
         blocks: Number of residual blocks; 2, 4 and 6 in the paper.
         width: Channels of every block.
         dropout: Dropout rate after every activation.
-        **options: Keyword arguments of ``FlexConv1d`` for every layer, such as
-            ``kernel``, ``init_size`` or ``init``; not those that change the sequence's length.
+        conv: ``"flex"``; or, to compare, ``"ckconv"``: kernels of all of ``kernel_size``, with no
+            window, or ``"plain"``: causal ``torch.nn.Conv1d`` of ``kernel_size``.
+        dropout_in: Dropout rate of the sequence.
+        **options: Keyword arguments of every convolution, for ``"flex"`` of ``FlexConv1d``, such
+            as ``kernel``, ``init_size`` or ``init``; not those that change the sequence's length.
 
     Shape:
         ``(N, in_channels, L)`` to ``(N, num_classes)``.
@@ -74,16 +75,22 @@ class FlexTCN(nn.Module):
         blocks: int = 2,
         width: int = 30,
         dropout: float = 0.1,
+        *,
+        conv: str = "flex",
+        dropout_in: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.in_channels = positive_int("in_channels", in_channels)
         positive_int("num_classes", num_classes)
         positive_int("width", width)
         number("dropout", dropout, minimum=0, maximum=1)
-        check_options("FlexTCN", options, FlexConv1d, fixed=FIXED)
+        number("dropout_in", dropout_in, minimum=0, maximum=1)
+        convolution = causal_convolution("FlexTCN", conv, kernel_size, **options)
+        self.dropout_in = nn.Dropout(dropout_in)
         widths = [in_channels] + [width] * positive_int("blocks", blocks)
         self.blocks = nn.Sequential(
-            *(FlexTCNBlock(n, width, kernel_size, dropout, **options) for n in widths[:-1])
+            *(FlexTCNBlock(n, width, dropout, convolution) for n in widths[:-1])
         )
         self.head = nn.Linear(width, num_classes)
         nn.init.normal_(self.head.weight, std=0.01)
@@ -91,12 +98,15 @@ class FlexTCN(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, in_channels, L)`` to class scores ``(N, num_classes)``."""
-        feature_map("input", input, 1)
-        scores: Tensor = self.head(self.blocks(input)[..., -1])
+        feature_map("input", input, 1, self.in_channels)
+        scores: Tensor = self.head(self.blocks(self.dropout_in(input))[..., -1])
         return scores
 
     def change_resolution_(self, factor: float) -> None:
-        """Adapt all kernels to sequences sampled ``factor`` times as finely, in place."""
+        """Adapt all kernels to sequences sampled ``factor`` times as finely, in place.
+
+        Plain convolutions have no kernel that could follow: with ``conv="plain"`` this raises.
+        """
         change_resolution_(self, factor)
 
 

@@ -16,7 +16,8 @@ PAPER_SIGMA = 0.075
 """The paper's initial width, in units of half the largest kernel."""
 
 Padding = int | Sequence[int] | str
-KernelFactory = Callable[..., ContinuousKernel]
+KernelFactory = Callable[[int, int], ContinuousKernel]
+"""Makes the kernel network of ``(ndim, out_features)``; also takes ``device`` and ``dtype``."""
 
 
 def check_causal(causal: bool, ndim: int, layer: str) -> bool:
@@ -145,7 +146,8 @@ def make_kernel(
             "functools.partial(class, ...)"
         )
     try:
-        kernel: Any = factory(ndim, features, device=device, dtype=dtype)
+        make: Callable[..., Any] = factory
+        kernel = make(ndim, features, device=device, dtype=dtype)
     except TypeError as error:
         raise TypeError(
             f"kernel must make a kernel network when called as kernel({ndim}, {features}, "

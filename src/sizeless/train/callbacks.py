@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from torch import Tensor
 
-from sizeless._files import write_atomically
-from sizeless.sizes import project_sizes_
+from sizeless.cost import cost
+from sizeless.penalties import aliasing_margins
+from sizeless.sizes import project_sizes_, refresh_sizes, sizes
 from sizeless.trajectories import SizePoint, read_points, snapshot, write_points
+
+MOST_SHOWN = 8
+"""Layers whose sizes a progress bar has room for."""
 
 
 class SizeLog(Callback):
-    """Write the learned sizes to a CSV file, before training and after every epoch.
+    """Write the learned sizes to a CSV file and to the loggers, at the start and after each epoch.
 
-    A resumed run keeps the rows up to its first step and drops what a lost epoch left behind it.
+    Loggers also get the centres of windows, the aliasing margins and the multiply-accumulates of
+    one sample through the network as it is. A resumed run keeps the rows up to its first step and
+    drops what a lost epoch left behind it.
 
     Args:
-        path: The file; see ``sizeless.study.trajectories.SizePoint`` for its columns.
+        path: The file; see ``sizeless.trajectories.SizePoint`` for its columns.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.points: list[SizePoint] = []
+        self.example: Tensor | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the rows of the part already trained, or write the sizes at the start."""
         step = trainer.global_step
         kept = read_points(self.path) if step and self.path.exists() else []
         self.points = [point for point in kept if point.step <= step]
-        if not any(point.step == step for point in self.points):
+        if not self.points:
             self._add(trainer, pl_module, trainer.current_epoch)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep one sample, to count the network's cost with."""
+        if self.example is None:
+            self.example = batch[0][:1].detach().clone()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the sizes after this epoch."""
@@ -43,9 +57,56 @@ class SizeLog(Callback):
 
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         network = pl_module.get_submodule("network")
-        self.points += snapshot(network, epoch=epoch, step=trainer.global_step)
+        now = snapshot(network, epoch=epoch, step=trainer.global_step)
+        self.points += now
         if trainer.is_global_zero:
             write_points(self.path, self.points)
+        if trainer.loggers:
+            values = size_metrics(now)
+            values |= {f"alias/{_path(k)}": m for k, m in aliasing_margins(network).items()}
+            if self.example is not None:
+                with torch.no_grad():
+                    values["macs"] = float(cost(network, self.example).macs)
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+
+
+def size_metrics(points: Sequence[SizePoint]) -> dict[str, float]:
+    """Return sizes and centres by name, as loggers take them.
+
+    Examples:
+        >>> import sizeless
+        >>> size_metrics(snapshot(sizeless.FlexConv1d(1, 1, kernel_size=33, init_size=5)))
+        {'size/0': 5.0, 'center/0': 0.0}
+    """
+    metrics = {}
+    for point in points:
+        key = "/".join(part for part in (_path(point.name), str(point.axis)) if part)
+        metrics[f"size/{key}"] = point.size
+        if point.center is not None:
+            metrics[f"center/{key}"] = point.center
+    return metrics
+
+
+def _path(name: str) -> str:
+    return name.replace(".", "/")
+
+
+class SizeBar(RichProgressBar):
+    """Progress bar that says the sizes the network has now."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
+        """Add the sizes to the metrics shown."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        shown = [_shown(row.size) for row in sizes(pl_module.get_submodule("network")) if row.size]
+        if shown:
+            metrics["sizes"] = " ".join(shown[:MOST_SHOWN]) + (" …" * (len(shown) > MOST_SHOWN))
+        return metrics
+
+
+def _shown(size: Sequence[float]) -> str:
+    return "×".join(f"{value:.3g}" for value in size)
 
 
 class KeepLimits(Callback):
@@ -59,8 +120,10 @@ class KeepLimits(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Project all sizes."""
+        """Project all sizes, and let a compiled network follow them."""
         project_sizes_(pl_module)
+        if getattr(pl_module, "compiled", False):
+            refresh_sizes(pl_module.get_submodule("network"))
 
 
 class RandomState(Callback):
@@ -84,70 +147,3 @@ class RandomState(Callback):
             torch.set_rng_state(self.restored["cpu"].cpu())
             if len(self.restored["cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all([state.cpu() for state in self.restored["cuda"]])
-
-
-class BestAndLast(Checkpoint):
-    """Save the checkpoint with the best validation metric, and the last one, after every epoch.
-
-    Of equal metrics the later wins. Paths are no part of the state: a run folder may be moved.
-
-    Args:
-        best: File of the best checkpoint.
-        last: File of the last checkpoint.
-        monitor: Name of the metric; larger is better.
-    """
-
-    def __init__(self, best: Path, last: Path, monitor: str = "val/accuracy") -> None:
-        self.best = best
-        self.last = last
-        self.monitor = monitor
-        self.epoch = 0
-        self.metrics: dict[str, float] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the best epoch, counted from 1, and its validation metrics."""
-        return {"epoch": self.epoch, "metrics": dict(self.metrics)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best epoch and its validation metrics."""
-        self.epoch = state_dict["epoch"]
-        self.metrics = dict(state_dict["metrics"])
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what this epoch earned; its validation is done by now."""
-        room = self.monitor.split("/")[0] + "/"
-        now = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith(room)
-        }
-        if self.monitor in now and now[self.monitor] >= self.metrics.get(self.monitor, -math.inf):
-            self.epoch = trainer.current_epoch + 1
-            self.metrics = now
-            trainer.save_checkpoint(self.best)
-        trainer.save_checkpoint(self.last)
-
-
-class SafeCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, and load without running code.
-
-    Lightning writes into the system's temporary folder, from where a move to another file system
-    is a copy, and a crash meanwhile leaves half a checkpoint and none before it. Here the file is
-    written beside its place and renamed. Loading takes tensors and plain values only.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        """Save ``checkpoint`` to the local file ``path``."""
-        if storage_options is not None:
-            raise TypeError(f"storage_options must be None, got {storage_options!r}")
-        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
-    ) -> dict[str, Any]:
-        """Return the checkpoint in the local file ``path``."""
-        if weights_only is False:
-            raise ValueError("weights_only must be True: checkpoints hold tensors and plain values")
-        return dict(torch.load(path, map_location=map_location, weights_only=True))

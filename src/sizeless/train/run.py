@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
 import json
 import logging
 import warnings
@@ -12,83 +10,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from urllib.error import URLError
 
 import lightning.pytorch as pl
-import torch
-from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import RichProgressBar, Timer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from sizeless._files import write_text
-from sizeless.train.callbacks import (
-    BestAndLast,
-    KeepLimits,
-    RandomState,
-    SafeCheckpointIO,
-    SizeLog,
-)
-from sizeless.train.task import Classifier
+from sizeless.train import environment
+from sizeless.train.checkpoints import UnreadableError, first_readable, read_checkpoint
+from sizeless.train.config import RunCLI
+from sizeless.train.folder import RunError, RunFolder
 
-FIT_USAGE = "%(prog)s --config FILE --out DIR [--resume] [--KEY VALUE ...]"
+__all__ = ["Outcome", "RunError", "fit", "test"]
+
 EXAMPLE = "as in --config recipes/mnist1d.yaml"
-FIT_HELP = """\
-Train a network, choose the checkpoint on the validation split, and test that one. DIR receives
-metrics.json, sizes.csv, sizes.png, config.yaml and checkpoints/. With --resume a run that stopped
-goes on after its last whole epoch; --config may then be left out. Every key of a recipe can be
-given here too, such as --trainer.max_epochs 5 or --model.size_lr 0.02."""
-
-
-class RunError(Exception):
-    """A request that cannot be met; the message says in one line why, and what to do."""
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """The files of a run.
-
-    Attributes:
-        path: The folder; it need not exist yet.
-    """
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The full configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        """The metrics of the chosen checkpoint."""
-        return self.path / "metrics.json"
-
-    @property
-    def sizes(self) -> Path:
-        """The learned sizes over training, as a table."""
-        return self.path / "sizes.csv"
-
-    @property
-    def picture(self) -> Path:
-        """The learned sizes over training, as a picture."""
-        return self.path / "sizes.png"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint chosen on the validation split."""
-        return self.path / "checkpoints" / "best.ckpt"
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint to resume from."""
-        return self.path / "checkpoints" / "last.ckpt"
-
-    def holds_a_run(self) -> bool:
-        """Return whether a run has left files here."""
-        files = (self.config, self.metrics, self.sizes, self.picture, self.best, self.last)
-        return any(file.exists() for file in files)
 
 
 @dataclass(frozen=True)
@@ -99,101 +37,13 @@ class Outcome:
         folder: Where its files are.
         network: The network with the weights of the chosen checkpoint.
         metrics: The content of ``metrics.json``.
+        is_main: Whether this is the process that writes and prints.
     """
 
     folder: RunFolder
     network: nn.Module
     metrics: dict[str, Any]
-
-
-class RunCLI(LightningCLI):
-    """Configuration of a run: ``trainer``, ``model``, ``data`` and ``seed_everything``.
-
-    Args:
-        args: Arguments of the command line, those of the run folder excluded.
-        folder: The run folder.
-        prog: The command, as its help and errors call it.
-    """
-
-    def __init__(self, args: Sequence[str], folder: RunFolder, prog: str) -> None:
-        self.folder = folder
-        self.chosen = BestAndLast(folder.best, folder.last)
-        self.timer = Timer()
-        super().__init__(
-            Classifier,
-            pl.LightningDataModule,
-            save_config_callback=None,
-            trainer_defaults={
-                "devices": 1,
-                "enable_model_summary": False,
-                "logger": False,
-                "num_sanity_val_steps": 0,
-            },
-            seed_everything_default=0,
-            parser_kwargs={
-                "prog": prog,
-                "usage": FIT_USAGE,
-                "description": FIT_HELP,
-                "exit_on_error": False,
-            },
-            subclass_mode_data=True,
-            args=list(args),
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Let the data say how many classes there are."""
-        parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments given, whatever the process was called with."""
-        self.config = parser.parse_args(args)
-
-    def before_instantiate_classes(self) -> None:
-        """Leave out the network's options that are at their default.
-
-        The parser finds the options behind a network's ``**options`` and fills in all of them,
-        also those that the network does not let through.
-        """
-        network = self.config["model"]["network"]
-        module, _, name = network["class_path"].rpartition(".")
-        source = getattr(importlib.import_module(module), name)
-        parser = ArgumentParser()
-        add = (
-            parser.add_class_arguments
-            if isinstance(source, type)
-            else parser.add_function_arguments
-        )
-        add(source, "network")
-        defaults = parser.get_defaults()["network"]
-        named = inspect.signature(source).parameters
-        given = network.get("init_args", Namespace())
-        for name, value in list(vars(given).items()):
-            if name not in named and value == defaults.get(name):
-                del given[name]
-
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Make the trainer with what every run has: its callbacks and its checkpoints."""
-        config = self.config_init["trainer"]
-        self.trainer_defaults["callbacks"] = [
-            SizeLog(self.folder.sizes),
-            KeepLimits(),
-            RandomState(),
-            self.timer,
-            *([] if config["enable_progress_bar"] is False else [RichProgressBar(leave=True)]),
-            self.chosen,
-        ]
-        plugins = config["plugins"] or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
-        return super().instantiate_trainer(
-            default_root_dir=self.folder.path, plugins=[*plugins, SafeCheckpointIO()], **kwargs
-        )
-
-    def yaml(self) -> str:
-        """Return the full configuration."""
-        return cast(str, self.parser.dump(self.config))
+    is_main: bool = True
 
 
 def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
@@ -209,27 +59,27 @@ def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
     folder, resume, rest = _folder_arguments(args)
     with _quiet(), _one_line_errors():
         cli = RunCLI(rest, folder, prog)
-    if cli.trainer.world_size > 1:
-        raise RunError(
-            f"a run uses one device, got {cli.trainer.world_size}; "
-            "set trainer.devices and trainer.num_nodes to 1"
-        )
-    if resume:
-        _check_fits(cli.model, folder.last)
-    write_text(folder.config, cli.yaml())
+        start = first_readable((folder.last, folder.previous)) if resume else None
+        if start is not None:
+            _check_fits(cli.model, start)
+        elif cli.config["start_from"] is not None:
+            _start_from(cli, RunFolder(Path(cli.config["start_from"])))
+    if _is_first():
+        write_text(folder.config, cli.yaml())
+        environment.write(folder.environment)
     with _quiet():
-        cli.trainer.fit(
-            cli.model, datamodule=cli.datamodule, ckpt_path=folder.last if resume else None
-        )
+        try:
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=start)
+        except (FileNotFoundError, URLError) as error:
+            raise RunError(_one_line(error)) from error
         if not folder.best.exists():
             raise RunError(
                 f"no checkpoint was chosen in {folder.path}: no epoch ended with a validation; "
                 "set trainer.max_epochs and trainer.limit_val_batches above 0"
             )
-        seconds, epochs = cli.timer.time_elapsed("train"), cli.trainer.current_epoch
         metrics = {
-            "epochs": epochs,
-            "seconds": round(seconds, 1),
+            "epochs": cli.trainer.current_epoch,
+            "seconds": round(cli.timer.time_elapsed("train"), 1),
             "seed": cli.config["seed_everything"],
             "parameters": sum(parameter.numel() for parameter in cli.model.parameters()),
         }
@@ -240,28 +90,75 @@ def test(args: Sequence[str], prog: str = "sizeless test") -> Outcome:
     """Test the chosen checkpoint of a run folder again and renew its metrics.
 
     Args:
-        args: ``DIR``.
+        args: ``DIR [--resolution PIXELS]``.
         prog: The command, as its help and errors call it.
 
     Raises:
         RunError: If the folder holds no finished run.
     """
     parser = argparse.ArgumentParser(
-        prog=prog, description="Test the checkpoint that validation chose, and renew metrics.json."
+        prog=prog,
+        description="Test the checkpoint that validation chose, and renew metrics.json; at another "
+        "resolution, write metrics-PIXELS.json.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
-    folder = RunFolder(parser.parse_args(args).folder)
+    parser.add_argument(
+        "--resolution",
+        metavar="PIXELS",
+        type=int,
+        help="size of the samples; kernels are rendered anew for it",
+    )
+    own = parser.parse_args(args)
+    folder = RunFolder(own.folder)
+    _check_is_a_run(folder)
+    given = ["--config", str(folder.config)]
+    if own.resolution is None:
+        with _quiet(), _one_line_errors():
+            cli = RunCLI(given, folder, prog)
+            _check_fits(cli.model, folder.best)
+        with _quiet():
+            return _test(cli, _read_metrics(folder.metrics))
+    with _quiet(), _one_line_errors():
+        trained = _sample_size(RunCLI(given, folder, prog))
+        cli = RunCLI([*given, f"--data.init_args.size={own.resolution}"], folder, prog)
+        _check_fits(cli.model, folder.best)
+        cli.render_for(own.resolution / trained)
+    with _quiet():
+        (tested,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+    metrics = {"resolution": own.resolution, "trained_at": trained, **tested}
+    path = folder.path / f"metrics-{own.resolution}.json"
+    return _outcome(cli, metrics, path)
+
+
+def _check_is_a_run(folder: RunFolder) -> None:
     for file in (folder.config, folder.best):
         if not file.is_file():
             raise RunError(
                 f"{folder.path} holds no run to test: {file} is missing; "
                 "train one with: sizeless fit --config FILE --out DIR"
             )
-    with _quiet(), _one_line_errors():
-        cli = RunCLI(["--config", str(folder.config)], folder, prog)
+
+
+def _sample_size(cli: RunCLI) -> int:
+    """Length of the last axis of the samples that a configuration gives."""
+    cli.datamodule.setup("test")
+    inputs, _ = next(iter(cli.datamodule.test_dataloader()))
+    return int(inputs.shape[-1])
+
+
+def _start_from(cli: RunCLI, folder: RunFolder) -> None:
+    """Load the chosen weights of another run; kernels follow the size of the samples."""
+    _check_is_a_run(folder)
+    there = RunCLI(["--config", str(folder.config)], folder, "sizeless fit")
     _check_fits(cli.model, folder.best)
-    with _quiet():
-        return _test(cli, _read_metrics(folder.metrics))
+    factor = _sample_size(cli) / _sample_size(there)
+    cli.render_for(factor)
+    cli.config["rescale"] *= factor
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of a run, before the trainer is there."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def _folder_arguments(args: Sequence[str]) -> tuple[RunFolder, bool, list[str]]:
@@ -274,7 +171,8 @@ def _folder_arguments(args: Sequence[str]) -> tuple[RunFolder, bool, list[str]]:
         own, rest = parser.parse_known_args(args)
     if any(arg in {"-h", "--help"} or arg.startswith("--print_config") for arg in rest):
         return RunFolder(Path(own.out or ".")), False, _with_configs(own.config, rest)
-    folder = _check_folder(own.out, own.resume)
+    # Other processes of the run may come late and find its first files.
+    folder = _check_folder(own.out, own.resume or not _is_first())
     configs = own.config
     if not configs:
         if not (own.resume and folder.config.is_file()):
@@ -283,7 +181,7 @@ def _folder_arguments(args: Sequence[str]) -> tuple[RunFolder, bool, list[str]]:
     for config in configs:
         if not Path(config).is_file():
             raise RunError(f"--config {config} does not exist: name a recipe, {EXAMPLE}")
-    return folder, own.resume and folder.last.is_file(), _with_configs(configs, rest)
+    return folder, own.resume, _with_configs(configs, rest)
 
 
 def _check_folder(out: str | None, resume: bool) -> RunFolder:
@@ -305,9 +203,9 @@ def _with_configs(configs: Sequence[str], rest: Sequence[str]) -> list[str]:
 
 
 def _check_fits(task: pl.LightningModule, checkpoint: Path) -> None:
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    """Load the weights of a checkpoint."""
     try:
-        task.load_state_dict(state)
+        task.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
     except RuntimeError as error:
         raise RunError(
             f"{checkpoint} does not fit the network of the configuration; use the one of its own "
@@ -321,8 +219,13 @@ def _test(cli: RunCLI, metrics: dict[str, Any]) -> Outcome:
     )
     # The checkpoint has brought back what validation said of it.
     metrics = {**metrics, "epoch": cli.chosen.epoch, **cli.chosen.metrics, **tested}
-    write_text(cli.folder.metrics, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
-    return Outcome(cli.folder, cli.model.network, metrics)
+    return _outcome(cli, metrics, cli.folder.metrics)
+
+
+def _outcome(cli: RunCLI, metrics: dict[str, Any], path: Path) -> Outcome:
+    if cli.trainer.is_global_zero:
+        write_text(path, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    return Outcome(cli.folder, cli.model.network, metrics, cli.trainer.is_global_zero)
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
@@ -343,6 +246,8 @@ def _quiet() -> Iterator[None]:
         for logger in loggers:
             logger.setLevel(logging.WARNING)
         with warnings.catch_warnings():
+            # Logs of very short epochs have their rows at the end of the epoch.
+            warnings.filterwarnings("ignore", message="The number of training batches")
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings(
                     "ignore", category=category, module=r"(lightning|jsonargparse)\b"
@@ -358,7 +263,13 @@ def _one_line_errors() -> Iterator[None]:
     """Turn what a wrong configuration raises into a ``RunError``."""
     try:
         yield
-    except (argparse.ArgumentError, MisconfigurationException, TypeError, ValueError) as error:
+    except (
+        argparse.ArgumentError,
+        MisconfigurationException,
+        TypeError,
+        UnreadableError,
+        ValueError,
+    ) as error:
         raise RunError(_one_line(error)) from error
 
 

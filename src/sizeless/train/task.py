@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from sizeless._validate import positive_int
-from sizeless.penalties import aliasing_penalty, complexity_penalty
+from sizeless._validate import one_of, positive_int
+from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
 from sizeless.sizes import param_groups
+from sizeless.train.schedules import SCHEDULES, Plateau, schedule_factor
+
+OPTIMIZERS = ("adamw", "adam", "sgd")
+
+UNLABELLED = -1
+"""Target of a sample that has no label for a task."""
+
+Batch = tuple[Tensor, Tensor]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Mixes the samples of a training batch; targets become shares of classes ``(N, classes)``."""
 
 
 class Classifier(pl.LightningModule):
     """Train a network to classify, its sizes with a learning rate of their own.
 
-    The loss is cross-entropy, plus ``aliasing_weight * aliasing_penalty(network)`` and
-    ``complexity_weight * complexity_penalty(network, sample)`` where those weights are not 0. The
-    optimiser is AdamW on ``sizeless.param_groups``; sizes have no weight decay. The learning
-    rates rise linearly over the first ``warmup`` part of all steps, then follow a cosine to 0.
+    The loss is cross-entropy, plus weighted penalties: ``aliasing_penalty``,
+    ``complexity_penalty`` and ``kernel_norm_penalty`` of the network. The optimiser works on
+    ``sizeless.param_groups``; sizes have no weight decay. The learning rates rise linearly over
+    the first ``warmup`` part of all steps, then follow the schedule.
+
+    With several tasks the network returns logits for each, targets have a column for each with -1
+    for no label, and the loss is the sum over tasks of the mean over labelled samples.
 
     Args:
         network: Maps inputs ``(N, C, *spatial)`` to logits ``(N, num_classes)``.
-        num_classes: Number of classes.
+        num_classes: Number of classes; a sequence for several tasks.
         lr: Learning rate of the weights.
         size_lr: Learning rate of the sizes; ``None`` takes that of ``sizeless.param_groups``,
             0 keeps them as they start.
-        weight_decay: Decoupled weight decay of the weights.
+        weight_decay: Weight decay of the weights, decoupled from the gradient with ``"adamw"``.
+        optimizer: ``"adamw"``, ``"adam"`` or ``"sgd"`` with momentum 0.9.
+        schedule: ``"cosine"`` to 0, ``"steps"`` (a tenth at each milestone), ``"plateau"`` (a
+            fifth after 20 epochs without a better validation accuracy) or ``"constant"``.
+        milestones: Parts of all steps, for ``"steps"``.
         warmup: Part of all steps in which the learning rates rise.
         label_smoothing: Part of every target spread over all classes, in training only.
         aliasing_weight: Weight of the aliasing penalty; 0 leaves it out.
         complexity_weight: Weight of the complexity penalty; 0 leaves it out.
+        kernel_norm_weight: Weight of the penalty on the norms of kernels; 0 leaves it out.
+        mix: Mixes the samples of training batches, such as
+            ``sizeless.train.data.MixUpCutMix``; one task only.
+        compiled: Whether to compile the network with ``torch.compile``.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -49,99 +71,184 @@ class Classifier(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        num_classes: int,
+        num_classes: int | Sequence[int],
         lr: float = 1e-2,
         size_lr: float | None = None,
         weight_decay: float = 0.0,
+        optimizer: str = "adamw",
+        schedule: str = "cosine",
+        milestones: Sequence[float] = (),
         warmup: float = 0.05,
         label_smoothing: float = 0.0,
         aliasing_weight: float = 0.0,
         complexity_weight: float = 0.0,
+        kernel_norm_weight: float = 0.0,
+        mix: Mix | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
+        classes = [num_classes] if isinstance(num_classes, int) else list(num_classes)
+        for count in classes:
+            positive_int("num_classes", count)
         self.lr = _positive("lr", lr)
         self.size_lr = None if size_lr is None else _not_negative("size_lr", size_lr)
         self.weight_decay = _not_negative("weight_decay", weight_decay)
+        self.optimizer_name = one_of("optimizer", optimizer, OPTIMIZERS)
+        self.schedule = one_of("schedule", schedule, SCHEDULES)
+        self.milestones = tuple(_part("milestones", milestone) for milestone in milestones)
+        if bool(self.milestones) != (schedule == "steps"):
+            raise ValueError(
+                f"milestones go with schedule='steps' and with no other, got {milestones!r} and "
+                f"{schedule!r}"
+            )
+        self.plateau = Plateau() if schedule == "plateau" else None
         self.warmup = _part("warmup", warmup)
+        self.label_smoothing = _part("label_smoothing", label_smoothing)
         self.aliasing_weight = _not_negative("aliasing_weight", aliasing_weight)
         self.complexity_weight = _not_negative("complexity_weight", complexity_weight)
-        self.training_loss = nn.CrossEntropyLoss(
-            label_smoothing=_part("label_smoothing", label_smoothing)
+        self.kernel_norm_weight = _not_negative("kernel_norm_weight", kernel_norm_weight)
+        if mix is not None and len(classes) > 1:
+            raise ValueError(f"mix serves one task, got {len(classes)}; leave it out")
+        self.mix = mix
+        self.compiled = compiled
+        if compiled:
+            self.network.compile()
+        self.accuracies = nn.ModuleDict(
+            {
+                stage: nn.ModuleList(_accuracy(count, len(classes) > 1) for count in classes)
+                for stage in ("val", "test")
+            }
         )
-        self.loss = nn.CrossEntropyLoss()
-        positive_int("num_classes", num_classes)
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the logits of ``inputs``."""
+    def forward(self, inputs: Tensor) -> Any:
+        """Return the logits of ``inputs``: a tensor, or one for each task."""
         return self.network(inputs)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, penalties included."""
         inputs, targets = batch
-        loss = self.training_loss(self(inputs), targets)
+        if self.mix is not None:
+            inputs, targets = self.mix(inputs, targets)
+        loss = self._cross_entropy(self(inputs), targets, self.label_smoothing)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(targets))
+        loss = loss * self._share(len(targets))
         if self.aliasing_weight:
             loss = loss + self.aliasing_weight * aliasing_penalty(self.network)
         if self.complexity_weight:
             loss = loss + self.complexity_weight * complexity_penalty(self.network, inputs[:1])
+        if self.kernel_norm_weight:
+            loss = loss + self.kernel_norm_weight * kernel_norm_penalty(self.network)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
-        self._evaluate("val", self.val_accuracy, batch)
+        self._evaluate("val", batch)
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the test metrics."""
-        self._evaluate("test", self.test_accuracy, batch)
+        self._evaluate("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._report("test")
+
+    def on_train_epoch_end(self) -> None:
+        """Let the plateau know how validation went."""
+        metric = self.trainer.callback_metrics.get("val/accuracy")
+        if self.plateau is not None and metric is not None:
+            self.plateau.update(float(metric))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the plateau."""
+        if self.plateau is not None:
+            checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the plateau."""
+        if self.plateau is not None and "plateau" in checkpoint:
+            self.plateau.load_state_dict(checkpoint["plateau"])
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW with warm-up and cosine, stepped after every batch."""
+        """Return the optimiser with warm-up and schedule, stepped after every batch."""
         groups = param_groups(
             self.network, self.lr, size_lr=self.size_lr, weight_decay=self.weight_decay
         )
-        optimizer = torch.optim.AdamW(groups, lr=self.lr)
         steps = int(self.trainer.estimated_stepping_batches)
         # The factor is no part of the state: a run resumed with more epochs follows their cosine.
-        schedule = LambdaLR(optimizer, warmup_cosine(steps, self.warmup))
+        factor = schedule_factor(self.schedule, steps, self.warmup, self.milestones, self.plateau)
+        optimizer = _optimizer(self.optimizer_name, groups, self.lr)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
         }
 
-    def _evaluate(
-        self, stage: str, accuracy: MulticlassAccuracy, batch: tuple[Tensor, Tensor]
-    ) -> None:
+    def _cross_entropy(self, logits: Any, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+        pairs = [(logits, targets)]
+        if not isinstance(logits, Tensor):
+            pairs = list(zip(logits, targets.unbind(1), strict=True))
+        return torch.stack([_mean_loss(*pair, smoothing) for pair in pairs]).sum()
+
+    def _share(self, count: int) -> float | Tensor:
+        """What makes the mean over processes a mean over samples, where shares differ."""
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return 1.0
+        total = torch.tensor(float(count), device=self.device)
+        distributed.all_reduce(total)
+        return count * distributed.get_world_size() / total
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
         inputs, targets = batch
         logits = self(inputs)
-        accuracy(logits, targets)
-        self.log(f"{stage}/loss", self.loss(logits, targets), batch_size=len(targets))
-        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, batch_size=len(targets))
+        self._loss_of(stage).update(self._cross_entropy(logits, targets), len(targets))
+        parts = [logits] if isinstance(logits, Tensor) else logits
+        columns = [targets] if isinstance(logits, Tensor) else targets.unbind(1)
+        for accuracy, part, column in zip(self._of(stage), parts, columns, strict=True):
+            accuracy.update(part, column)
+
+    def _of(self, stage: str) -> Any:
+        return self.accuracies[stage]
+
+    def _loss_of(self, stage: str) -> Any:
+        return self.losses[stage]
+
+    def _report(self, stage: str) -> None:
+        """Log the mean accuracy over tasks, and each task's own if there are several."""
+        values = [accuracy.compute() for accuracy in self._of(stage)]
+        metrics = {f"{stage}/loss": self._loss_of(stage).compute()}
+        if len(values) > 1:
+            metrics |= {f"{stage}/accuracy_{k}": value for k, value in enumerate(values)}
+        # The metrics have been gathered from all processes, which Lightning does not know.
+        self.log_dict(metrics, sync_dist=True)
+        accuracy = torch.stack(values).mean()
+        self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True)
+        for metric in (self.losses[stage], *self._of(stage)):
+            metric.reset()
 
 
-def warmup_cosine(steps: int, warmup: float) -> Callable[[int], float]:
-    """Return the learning rate's factor as a function of the step: a linear rise, then a cosine.
+def _mean_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy, 0 where no sample of the batch has a label."""
+    if targets.dim() == 1 and bool((targets == UNLABELLED).all()):
+        return logits.sum() * 0.0
+    return functional.cross_entropy(
+        logits, targets, ignore_index=UNLABELLED, label_smoothing=smoothing
+    )
 
-    Args:
-        steps: Steps of the whole training.
-        warmup: Part of them in which the factor rises to 1.
 
-    Examples:
-        >>> factor = warmup_cosine(steps=10, warmup=0.2)
-        >>> [round(factor(step), 2) for step in (0, 1, 2, 6, 10)]
-        [0.33, 0.67, 1.0, 0.5, 0.0]
-    """
-    rising = round(steps * warmup)
+def _accuracy(classes: int, several: bool) -> MulticlassAccuracy:
+    ignored = UNLABELLED if several else None
+    return MulticlassAccuracy(classes, average="micro", ignore_index=ignored)
 
-    def factor(step: int) -> float:
-        if step < rising:
-            return (step + 1) / (rising + 1)
-        progress = (step - rising) / max(1, steps - rising)
-        return (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
-    return factor
+def _optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, lr=lr)
 
 
 def _positive(name: str, value: float) -> float:

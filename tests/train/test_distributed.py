@@ -1,0 +1,79 @@
+"""Two processes are one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import sizeless
+
+SOURCE = Path(sizeless.__file__).parents[1]
+
+RECIPE = """\
+trainer:
+  accelerator: cpu
+  enable_progress_bar: false
+  max_epochs: {epochs}
+  logger: false
+model:
+  network:
+    class_path: unnormalised.Network
+  lr: 0.005
+  size_lr: 0.005
+data:
+  class_path: sizeless.train.data.Digits
+  init_args: {{batch_size: 130}}
+"""
+
+NETWORK = """\
+from torch import nn
+
+from sizeless import DiffStride2d, FlexConv2d
+
+
+class Network(nn.Sequential):
+    # BatchNorm would see half a batch in each process.
+    def __init__(self):
+        super().__init__(
+            FlexConv2d(1, 6, 9, init_size=3), nn.GroupNorm(2, 6), nn.ReLU(),
+            DiffStride2d(1.5, size_rule="exact"), FlexConv2d(6, 8, 5), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10),
+        )
+"""
+
+
+def run(tmp_path, name, processes, epochs):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(epochs=epochs))
+    (tmp_path / "unnormalised.py").write_text(NETWORK)
+    out = tmp_path / name
+    command = [sys.executable, "-m"]
+    if processes > 1:
+        command += ["torch.distributed.run", f"--nproc_per_node={processes}", "--standalone", "-m"]
+    command += ["sizeless", "fit", "--config", str(recipe), "--out", str(out)]
+    if processes > 1:
+        command += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
+    environment = os.environ | {"PYTHONPATH": f"{SOURCE}:{tmp_path}", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    metrics = json.loads((out / "metrics.json").read_text())
+    return state["global_step"], state["state_dict"], metrics, (out / "sizes.csv").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_reproduce_one_with_the_same_global_batch(tmp_path):
+    steps, alone, metrics, sizes = run(tmp_path, "one", 1, 5)
+    others = run(tmp_path, "two", 2, 5)
+    assert steps == others[0] == 50
+    for name, value in alone.items():
+        torch.testing.assert_close(others[1][name], value, rtol=1e-5, atol=1e-5)
+    assert others[2]["test/accuracy"] == pytest.approx(metrics["test/accuracy"], abs=0.003)
+    assert others[2]["val/loss"] == pytest.approx(metrics["val/loss"], abs=1e-4)
+    columns = [[row.split(",")[:7] for row in text.splitlines()] for text in (sizes, others[3])]
+    assert columns[0] == columns[1]

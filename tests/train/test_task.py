@@ -126,6 +126,17 @@ def test_a_task_without_labels_in_a_batch_adds_nothing():
     assert network.heads[1].weight.grad.abs().sum() == 0
 
 
+def test_numbers_are_regressed(logged):
+    network, inputs = nn.Linear(3, 1), torch.randn(4, 3)
+    error = torch.tensor([0.0, 0.03, -0.05, 2.0])
+    targets = network(inputs).detach().squeeze(-1) + error
+    task = Classifier(network, 1)
+    torch.testing.assert_close(step(task, (inputs, targets)), error.square().mean())
+    task.test_step((inputs, targets), 0)
+    task.on_test_epoch_end()
+    assert logged["test/accuracy"] == 0.5
+
+
 def test_kernel_norms_and_mixed_samples_enter_the_loss(network, batch):
     inputs, targets = batch
     scores = network(inputs)

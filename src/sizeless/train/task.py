@@ -11,7 +11,6 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from sizeless._validate import one_of, positive_int
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
@@ -19,6 +18,9 @@ from sizeless.sizes import param_groups
 from sizeless.train.schedules import SCHEDULES, Plateau, schedule_factor
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
+
+TOLERANCE = 0.04
+"""Largest error of a number that counts as right (the adding problem's usual limit)."""
 
 UNLABELLED = -1
 """Target of a sample that has no label for a task."""
@@ -37,7 +39,9 @@ class Classifier(pl.LightningModule):
     the first ``warmup`` part of all steps, then follow the schedule.
 
     With several tasks the network returns logits for each, targets have a column for each with -1
-    for no label, and the loss is the sum over tasks of the mean over labelled samples.
+    for no label, and the loss is the sum over tasks of the mean over labelled samples. Targets that
+    are no integers are regressed: the loss is the mean squared error, and accuracy the share of
+    samples within ``TOLERANCE``.
 
     Args:
         network: Maps inputs ``(N, C, *spatial)`` to logits ``(N, num_classes)``.
@@ -115,10 +119,7 @@ class Classifier(pl.LightningModule):
         if compiled:
             self.network.compile()
         self.accuracies = nn.ModuleDict(
-            {
-                stage: nn.ModuleList(_accuracy(count, len(classes) > 1) for count in classes)
-                for stage in ("val", "test")
-            }
+            {stage: nn.ModuleList(MeanMetric() for _ in classes) for stage in ("val", "test")}
         )
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
 
@@ -209,7 +210,10 @@ class Classifier(pl.LightningModule):
         parts = [logits] if isinstance(logits, Tensor) else logits
         columns = [targets] if isinstance(logits, Tensor) else targets.unbind(1)
         for accuracy, part, column in zip(self._of(stage), parts, columns, strict=True):
-            accuracy.update(part, column)
+            known = column != UNLABELLED
+            if known.any():
+                right = _is_right(part[known], column[known])
+                accuracy.update(right.float().mean(), int(known.sum()))
 
     def _of(self, stage: str) -> Any:
         return self.accuracies[stage]
@@ -233,6 +237,8 @@ class Classifier(pl.LightningModule):
 
 def _mean_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy, 0 where no sample of the batch has a label."""
+    if targets.dim() == 1 and targets.is_floating_point():
+        return functional.mse_loss(logits.squeeze(-1), targets)
     if targets.dim() == 1 and bool((targets == UNLABELLED).all()):
         return logits.sum() * 0.0
     return functional.cross_entropy(
@@ -240,9 +246,10 @@ def _mean_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     )
 
 
-def _accuracy(classes: int, several: bool) -> MulticlassAccuracy:
-    ignored = UNLABELLED if several else None
-    return MulticlassAccuracy(classes, average="micro", ignore_index=ignored)
+def _is_right(logits: Tensor, targets: Tensor) -> Tensor:
+    if targets.is_floating_point():
+        return (logits.squeeze(-1) - targets).abs() <= TOLERANCE
+    return logits.argmax(1) == targets
 
 
 def _optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:

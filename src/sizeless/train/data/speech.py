@@ -25,17 +25,18 @@ RATE = 16000
 
 LISTS = ("validation_list.txt", "testing_list.txt")
 
-WORDS = {
-    "ten": ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
-    # fmt: off
-    "all": (
-        "backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward",
-        "four", "go", "happy", "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one",
-        "right", "seven", "sheila", "six", "stop", "three", "tree", "two", "up", "visual", "wow",
-        "yes", "zero",
-    ),
-    # fmt: on
-}
+TEN_WORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+
+# fmt: off
+ALL_WORDS = (
+    "backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward",
+    "four", "go", "happy", "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one",
+    "right", "seven", "sheila", "six", "stop", "three", "tree", "two", "up", "visual", "wow",
+    "yes", "zero",
+)
+# fmt: on
+
+WORDS = {"ten": TEN_WORDS, "all": ALL_WORDS}
 """The ten commands, and all 35 words of the archive."""
 
 

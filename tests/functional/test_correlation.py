@@ -189,3 +189,20 @@ def test_memory_does_not_grow_with_all_pairs_of_channels() -> None:
         spectral.gradients(torch.randn_like(input), input, weight, geometry, blocks)
     spectra = 8 * channels**2 * blocks.frequencies
     assert 0 < largest <= max(spectral.WORKSPACE, 4 * weight.numel()) < spectra / 1.9
+
+
+@pytest.mark.parametrize("method", ["auto", "direct", "channels_last", "fft"])
+@pytest.mark.parametrize(("shape", "groups"), [((2, 4, 9, 8), 4), ((2, 4, 6, 5, 7), 1)])
+def test_operators_lay_out_their_results_as_compilers_are_told(method, shape, groups):
+    ndim = len(shape) - 2
+    input, weight = torch.randn(shape), torch.randn(4, 4 // groups, *(3,) * ndim)
+    one = [1] * ndim
+    layout = (one, one, one, one, groups, method)
+    ops = torch.ops.sizeless
+    for node, arguments in (
+        (ops.correlate, (input, weight)),
+        (ops.correlate_gradients, (torch.randn(shape), input, weight)),
+        (ops.correlate_input_gradient, (torch.randn(shape), weight, list(shape[2:]))),
+        (ops.correlate_weight_gradient, (torch.randn(shape), input, [3] * ndim)),
+    ):
+        torch.library.opcheck(node.default, (*arguments, *layout), test_utils="test_faketensor")

@@ -195,24 +195,28 @@ _output = operator(
     run_output,
     _shape_of_output,
     flops_of_output,
+    any_layout=True,
 )
 _gradients = operator(
     f"correlate_gradients(Tensor grad, Tensor input, Tensor weight, {LAYOUT}) -> (Tensor, Tensor)",
     run_gradients,
     _shape_of_gradients,
     _flops_of_gradients,
+    any_layout=True,
 )
 _input_gradient = operator(
     f"correlate_input_gradient(Tensor grad, Tensor weight, int[] size, {LAYOUT}) -> Tensor",
     _run_input_gradient,
     _shape_of_input_gradient,
     _flops_of_input_gradient,
+    any_layout=True,
 )
 _weight_gradient = operator(
     f"correlate_weight_gradient(Tensor grad, Tensor input, int[] kernel, {LAYOUT}) -> Tensor",
     run_weight_gradient,
     _shape_of_weight_gradient,
     _flops_of_weight_gradient,
+    any_layout=True,
 )
 
 

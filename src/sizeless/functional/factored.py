@@ -233,6 +233,7 @@ _output = operator(
     _run_output,
     _shape_of_output,
     _flops_of_output,
+    any_layout=True,
 )
 _gradients = operator(
     "correlate_factored_gradients(Tensor grad, Tensor input, Tensor coefficients, Tensor basis, "
@@ -240,6 +241,7 @@ _gradients = operator(
     _run_gradients,
     _shape_of_gradients,
     _flops_of_gradients,
+    any_layout=True,
 )
 
 

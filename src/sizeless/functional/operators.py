@@ -18,7 +18,9 @@ def operator(
     schema: str,
     run: Callable[..., Any],
     shape: Callable[..., Any],
-    flops: Callable[..., int],
+    flops: Callable[..., int] | None = None,
+    *,
+    any_layout: bool = False,
 ) -> Any:
     """Define the operator ``torch.ops.sizeless.<name>`` and return it.
 
@@ -32,7 +34,10 @@ def operator(
         run: What it computes, on any device, without autograd. It must not return its input.
         shape: Takes the same arguments and returns empty tensors of the right shape and dtype.
         flops: What it counts for in torch's ``FlopCounterMode``, two operations for each
-            multiply-add; takes the same arguments, with shapes in place of tensors.
+            multiply-add; takes the same arguments, with shapes in place of tensors. None for one
+            that only compiled graphs have, where nothing is counted.
+        any_layout: Whether ``run`` may lay its results out in memory otherwise than ``shape`` says:
+            a compiler relies on that, and gets contiguous ones.
 
     Returns:
         What to call, within the ``forward`` of a ``torch.autograd.Function``: the operator, or
@@ -40,14 +45,25 @@ def operator(
     """
     name = schema.partition("(")[0]
     _LIBRARY.define(schema)
-    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, _contiguous(run) if any_layout else run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"sizeless::{name}", shape, lib=_LIBRARY)
     packet = getattr(torch.ops.sizeless, name)
-    register_flop_formula(packet)(_without_shape_of_result(flops))
+    if flops is not None:
+        register_flop_formula(packet)(_without_shape_of_result(flops))
     node = packet.default
 
     def call(*arguments: Any) -> Any:
         return node(*arguments) if somebody_looks(arguments) else run(*arguments)
+
+    return call
+
+
+def _contiguous(run: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        results = run(*arguments)
+        if isinstance(results, Tensor):
+            return results.contiguous()
+        return tuple(result.contiguous() for result in results)
 
     return call
 

@@ -29,6 +29,10 @@ _SHORTEST = 16
 _MEASURED = 3
 """Lengths of transforms that tuning measures."""
 
+_CLEARLY = 0.78
+"""What both gradients through transforms may cost of the best ways for each: the model is less sure
+of transforms, and near the border direct ones have won."""
+
 _forced: ContextVar[str | None] = ContextVar("sizeless_method", default=None)
 
 
@@ -134,7 +138,8 @@ def plan_for(geometry: Geometry, device_type: str, method: str = "auto") -> Plan
     both, cost = _cheapest_transform(geometry, ("input_gradient", "weight_gradient"))
     to_input, cost_input = _cheapest(geometry, ("input_gradient",), method)
     to_weight, cost_weight = _cheapest(geometry, ("weight_gradient",), method)
-    if cost <= cost_input + cost_weight:
+    mixed = {to_input.method, to_weight.method} != {"fft"}
+    if cost <= (_CLEARLY if mixed else 1.0) * (cost_input + cost_weight):
         to_input = to_weight = both
     return Plan(output, to_input, to_weight)
 

@@ -10,6 +10,22 @@ from sizeless.models.diffstride_resnet import (
 )
 from sizeless.models.flexnet import FlexNet, flexnet3, flexnet5, flexnet7
 from sizeless.models.flextcn import FlexTCN, flextcn2, flextcn4, flextcn6
+from sizeless.models.niff import (
+    niff_backbone,
+    niff_convnext_base,
+    niff_convnext_small,
+    niff_convnext_tiny,
+    niff_densenet121,
+    niff_mobilenet_v2,
+    niff_mobilenet_v3,
+    niff_mobilenet_v3_small,
+    niff_resnet18,
+    niff_resnet34,
+    niff_resnet50,
+    niff_resnet101,
+    niff_resnet152,
+)
+from sizeless.models.replacement import replace_convolutions
 
 __all__ = [
     "CCNN",
@@ -28,26 +44,6 @@ __all__ = [
     "flextcn2",
     "flextcn4",
     "flextcn6",
-]
-
-from sizeless.models.niff import (
-    niff_backbone,
-    niff_convnext_base,
-    niff_convnext_small,
-    niff_convnext_tiny,
-    niff_densenet121,
-    niff_mobilenet_v2,
-    niff_mobilenet_v3,
-    niff_mobilenet_v3_small,
-    niff_resnet18,
-    niff_resnet34,
-    niff_resnet50,
-    niff_resnet101,
-    niff_resnet152,
-)
-from sizeless.models.replacement import replace_convolutions
-
-__all__ += [
     "niff_backbone",
     "niff_convnext_base",
     "niff_convnext_small",

@@ -16,6 +16,7 @@ from sizeless._validate import boolean
 from sizeless._validate import module as check_module
 from sizeless.functional.constants import tensors_last
 from sizeless.functional.kept_spectra import keep_spectra
+from sizeless.nn.evaluated import number_of
 
 MOST_KEPT = 4
 """Renderings that one layer keeps at a time: one for each size of map, for example."""
@@ -221,7 +222,12 @@ class Caching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._cache = RenderCache()
+        self.number = number_of(self)
         self.register_load_state_dict_post_hook(_clear_after_loading)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.number = number_of(self)
 
     def train(self, mode: bool = True) -> Caching:
         """Set the mode, and forget what was rendered in the other."""

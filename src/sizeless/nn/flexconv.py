@@ -25,6 +25,7 @@ from sizeless.kernels import MAGNet
 from sizeless.nn import _flexconv_arguments as arguments
 from sizeless.nn import crop
 from sizeless.nn._flexconv_arguments import KernelFactory, Padding
+from sizeless.nn.evaluated import evaluate, is_evaluated
 from sizeless.nn.sized import Size, shown_size, size_dtype, sizes_are_readable
 from sizeless.nn.window import GaussianWindow
 from sizeless.nn.windowed import WindowedKernelNd
@@ -120,6 +121,8 @@ class FlexConvNd(WindowedKernelNd):
         """Convolve ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
         feature_map("input", input, self.ndim, self.in_channels)
         parameter_dtype("input", input, self.kernel.output.weight)
+        if self.padding == "same" and is_evaluated(input):
+            return evaluate(self, input, self.out_channels, self.stride)
         parts = self._filter()
         size = tuple(parts[-1].shape[-self.ndim :])
         input, padding = arguments.fit_padding(

@@ -27,6 +27,7 @@ from sizeless.functional.fft import no_autocast, result_dtype
 from sizeless.kernels import MLP, coordinate_grid
 from sizeless.kernels.base import linears
 from sizeless.nn.caching import Caching
+from sizeless.nn.evaluated import evaluate, is_evaluated
 from sizeless.nn.sized import Size
 
 BOUNDARIES = ("circular", "zeros")
@@ -154,6 +155,8 @@ class NIFFConvNd(Caching):
         """Filter ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
         feature_map("input", input, self.ndim, self.in_channels)
         parameter_dtype("input", input, self.real.output.weight)
+        if is_evaluated(input):
+            return evaluate(self, input, self.out_channels, (1,) * self.ndim)
         size = tuple(input.shape[2:])
         # An exported graph, whose map may have any size, has nothing to remember it in.
         if not torch.compiler.is_exporting():

@@ -34,7 +34,13 @@ CURVE_HEIGHT = 1.15
 IMAGE_HEIGHT = 1.3
 INK = "0.25"
 DODGE = 1.3
-"""Distance of tracks of equal size, in points."""
+"""Distance of tracks of equal size, in points, where there is room."""
+SPREAD = 25.0
+"""Distance of the first and the last of them, at most."""
+NAMES_SHOWN = 15
+"""Layers that a legend has room for."""
+LETTER = 0.06
+"""Width of a letter of the legend, in inches."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ def draw_sizes(points: Sequence[SizePoint], network: nn.Module, path: Path) -> N
         if (rendered := render(module)) is not None
     }
     heights = [PANEL_HEIGHT] * max(1, len(kinds)) + [_row_height(r) for r in layers.values()]
-    figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), dpi=120, layout="constrained")
+    # Matplotlib's own layouts take minutes for the layers of a deep network.
+    figure = Figure(figsize=(WIDTH, sum(heights)), dpi=120)
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     if not kinds:
         _draw_nothing(rows[0])
@@ -132,15 +139,19 @@ def _row_height(rendered: Rendered) -> float:
 def _draw_trajectories(
     row: SubFigure, points: Sequence[SizePoint], kind: str, colors: dict[str, Any]
 ) -> None:
-    axes = row.subplots()
-    _clean(axes)
     lines = tracks(points, kind)
+    names = list(dict.fromkeys(name for name, _ in lines))
+    step = -(-len(names) // NAMES_SHOWN)
+    legend = 0.9 + LETTER * max(map(len, names[::step]))
+    axes = row.subplots(gridspec_kw=_margins(PANEL_HEIGHT, left=0.7, right=legend, bottom=0.5))
+    _clean(axes)
     axis_count = 1 + max(axis for _, axis in lines)
     limits: set[float] = set()
+    distance = min(DODGE, SPREAD / len(lines))
     for index, ((name, axis), track) in enumerate(lines.items()):
         # Tracks of equal size lie beside each other, not on top of each other.
         dodge = ScaledTranslation(
-            0, (index - (len(lines) - 1) / 2) * DODGE / 72, row.figure.dpi_scale_trans
+            0, (index - (len(lines) - 1) / 2) * distance / 72, row.figure.dpi_scale_trans
         )
         epochs, values = [p.epoch for p in track], [p.size for p in track]
         (line,) = axes.plot(
@@ -159,15 +170,22 @@ def _draw_trajectories(
     axes.set_xlabel("epoch")
     axes.set_ylabel(UNITS.get(kind, kind))
     axes.locator_params(axis="x", integer=True)
-    names = list(dict.fromkeys(name for name, _ in lines))
-    handles = [Line2D([], [], color=colors[name], label=name) for name in names]
+    handles = [Line2D([], [], color=colors[name], label=name) for name in names[::step]]
     if axis_count > 1:
         handles += [
             Line2D([], [], color=INK, linestyle=AXIS_STYLES[axis], label=f"axis {axis}")
             for axis in range(axis_count)
         ]
     handles.append(Line2D([], [], color="0.8", label="limits"))
-    axes.legend(handles=handles, frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axes.legend(
+        handles=handles,
+        title=f"one layer of {step}" if step > 1 else None,
+        frameon=False,
+        fontsize=8,
+        title_fontsize=8,
+        loc="upper left",
+        bbox_to_anchor=(1, 1.04),
+    )
 
 
 def _draw_kernels(row: SubFigure, name: str, rendered: Rendered, color: Any) -> None:
@@ -184,7 +202,7 @@ def _draw_kernels(row: SubFigure, name: str, rendered: Rendered, color: Any) -> 
 
 
 def _draw_curves(row: SubFigure, rendered: Rendered, color: Any) -> None:
-    axes = row.subplots()
+    axes = row.subplots(gridspec_kw=_margins(CURVE_HEIGHT, left=0.7, bottom=0.25))
     _clean(axes)
     (taps,), (reach,) = rendered.taps, rendered.reach
     peak = float(np.abs(rendered.kernels).max()) or 1.0
@@ -206,11 +224,23 @@ def _draw_images(row: SubFigure, rendered: Rendered) -> None:
     while images.ndim > 3:
         images = images[:, images.shape[1] // 2]
     peak = float(np.abs(images).max()) or 1.0
-    cells = row.subplots(1, KERNELS_SHOWN)
+    cells = row.subplots(1, KERNELS_SHOWN, gridspec_kw=_margins(IMAGE_HEIGHT))
     for axes in cells:
         axes.set_axis_off()
     for axes, image in zip(cells, images, strict=False):
         axes.imshow(image, cmap="RdBu_r", vmin=-peak, vmax=peak, interpolation="nearest")
+
+
+def _margins(
+    height: float, *, left: float = 0.1, right: float = 0.1, bottom: float = 0.05
+) -> dict[str, float]:
+    """Return where the axes of a row lie, for margins in inches, with room for a title."""
+    return {
+        "left": left / WIDTH,
+        "right": 1 - right / WIDTH,
+        "bottom": bottom / height,
+        "top": 1 - 0.25 / height,
+    }
 
 
 def _draw_nothing(row: SubFigure) -> None:

@@ -125,7 +125,7 @@ class RunCLI(LightningCLI):
         named = inspect.signature(source).parameters
         given = network.get("init_args", Namespace())
         for name, value in list(vars(given).items()):
-            if name not in named and value == defaults.get(name):
+            if name not in named and _plain(value) == _plain(defaults.get(name)):
                 del given[name]
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -154,3 +154,8 @@ class RunCLI(LightningCLI):
     def yaml(self) -> str:
         """Return the full configuration."""
         return cast(str, self.parser.dump(self.config))
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as the parser would: it makes lists of tuples."""
+    return list(value) if isinstance(value, tuple) else value

@@ -270,8 +270,10 @@ class NoisePaddedCIFAR10(CIFAR10):
     def __init__(
         self, root: str = "data", download: bool = False, length: int = 1000, **options: Any
     ) -> None:
-        if order := {"sequential", "permuted"} & set(options):
-            raise TypeError(f"NoisePaddedCIFAR10 takes no {min(order)}: it is a sequence of rows")
+        # Recipes give every option of the base; False asks for nothing.
+        for order in ("sequential", "permuted"):
+            if options.get(order):
+                raise TypeError(f"NoisePaddedCIFAR10 takes no {order}: it is a sequence of rows")
         super().__init__(root, download, **options)
         self.length = positive_int("length", length)
 

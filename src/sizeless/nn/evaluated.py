@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -56,16 +57,25 @@ class _Forward(nn.Module):
         return self.layer.forward(input)
 
 
+def _parameters(module: nn.Module) -> Iterator[Tensor]:
+    """Yield what ``module.parameters()`` does, of parts that share none, in a tenth of the time."""
+    yield from (part for part in module._parameters.values() if part is not None)
+    for child in module._modules.values():
+        if child is not None:
+            yield from _parameters(child)
+
+
 def _run(input: Tensor, parameters: list[Tensor], number: Tensor, *_: Any) -> Tensor:
     layer = _layers.get(int(number))
     if layer is None:
         raise RuntimeError("the layer that this graph was compiled for is gone; compile it again")
-    own = dict(layer.named_parameters())
     with torch.no_grad():
         # Within torch.func.functional_call, a graph is given other parameters than the layer's.
-        if all(a.data_ptr() == b.data_ptr() for a, b in zip(own.values(), parameters, strict=True)):
+        own = zip(_parameters(layer), parameters, strict=True)
+        if all(mine.data_ptr() == given.data_ptr() for mine, given in own):
             return layer.forward(input).contiguous()
-        given = {f"layer.{name}": part for name, part in zip(own, parameters, strict=True)}
+        names = [f"layer.{name}" for name, _ in layer.named_parameters()]
+        given = dict(zip(names, parameters, strict=True))
         result = torch.func.functional_call(_Forward(layer), given, (input,))
         return result.contiguous()
 

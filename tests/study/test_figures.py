@@ -23,8 +23,9 @@ def trajectory(network):
         nn.Sequential(FlexConv2d(1, 2, 7), DiffStride2d(2.0, max_stride=4.0), NIFFConv2d(2, 8)),
         FlexConv3d(1, 1, 5),
         nn.Linear(2, 2),
+        FlexTCN(1, 10, kernel_size=8, width=2, blocks=12),
     ],
-    ids=["1d", "2d, three kinds", "3d", "no sizes"],
+    ids=["1d", "2d, three kinds", "3d", "no sizes", "24 layers"],
 )
 def test_a_picture_is_drawn(network, tmp_path):
     if isinstance(network, nn.Sequential):

@@ -216,10 +216,12 @@ def test_a_run_starts_from_another_and_its_kernels_follow_the_resolution(run, tm
         run("cut", *arguments)
     power_cut(-1)
     shutil.rmtree(tmp_path / "coarse")
+    shutil.copytree(tmp_path / "cut", tmp_path / "cut too")
     resumed = fit(["--out", str(tmp_path / "cut"), "--resume"]).metrics
-    for metrics in (whole.metrics, resumed):
+    repeated = run("cut too", *arguments, "--resume").metrics
+    for metrics in (whole.metrics, resumed, repeated):
         metrics.pop("seconds")
-    assert resumed == whole.metrics
+    assert resumed == repeated == whole.metrics
 
 
 def test_there_must_be_a_run_to_start_from(run, tmp_path):

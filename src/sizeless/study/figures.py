@@ -28,6 +28,8 @@ UNITS = {
 }
 AXIS_STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 KERNELS_SHOWN = 6
+PITCH = 1.5
+"""Distance from one kernel to the next, in widths of a kernel."""
 WIDTH = 9.0
 PANEL_HEIGHT = 3.0
 CURVE_HEIGHT = 1.15
@@ -179,10 +181,11 @@ def _draw_trajectories(
     handles.append(Line2D([], [], color="0.8", label="limits"))
     axes.legend(
         handles=handles,
-        title=f"one layer of {step}" if step > 1 else None,
+        title=f"one layer in {step}" if step > 1 else None,
         frameon=False,
         fontsize=8,
         title_fontsize=8,
+        labelspacing=0.3,
         loc="upper left",
         bbox_to_anchor=(1, 1.04),
     )
@@ -224,11 +227,22 @@ def _draw_images(row: SubFigure, rendered: Rendered) -> None:
     while images.ndim > 3:
         images = images[:, images.shape[1] // 2]
     peak = float(np.abs(images).max()) or 1.0
-    cells = row.subplots(1, KERNELS_SHOWN, gridspec_kw=_margins(IMAGE_HEIGHT))
-    for axes in cells:
-        axes.set_axis_off()
-    for axes, image in zip(cells, images, strict=False):
-        axes.imshow(image, cmap="RdBu_r", vmin=-peak, vmax=peak, interpolation="nearest")
+    height, width = images.shape[1:]
+    # Axes for each kernel would take most of the time.
+    axes = row.subplots(gridspec_kw=_margins(IMAGE_HEIGHT))
+    axes.set_axis_off()
+    axes.set_anchor("W")
+    for place, image in enumerate(images):
+        left = PITCH * width * place
+        axes.imshow(
+            image,
+            cmap="RdBu_r",
+            vmin=-peak,
+            vmax=peak,
+            interpolation="nearest",
+            extent=(left, left + width, 0, height),
+        )
+    axes.set_xlim(0, width * (1 + PITCH * (KERNELS_SHOWN - 1)))
 
 
 def _margins(

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.error import URLError
 
 import lightning.pytorch as pl
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -61,6 +62,7 @@ def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
         cli = RunCLI(rest, folder, prog)
         start = first_readable((folder.last, folder.previous)) if resume else None
         if start is not None:
+            _keep_resolution(cli)
             _check_fits(cli.model, start)
         elif cli.config["start_from"] is not None:
             _start_from(cli, RunFolder(Path(cli.config["start_from"])))
@@ -154,6 +156,14 @@ def _start_from(cli: RunCLI, folder: RunFolder) -> None:
     factor = _sample_size(cli) / _sample_size(there)
     cli.render_for(factor)
     cli.config["rescale"] *= factor
+
+
+def _keep_resolution(cli: RunCLI) -> None:
+    """Bring kernels to the resolution that --start_from found out when the run began."""
+    if cli.config["start_from"] is not None and cli.folder.config.is_file():
+        written = yaml.safe_load(cli.folder.config.read_text(encoding="utf-8"))
+        cli.render_for(written["rescale"] / cli.config["rescale"])
+        cli.config["rescale"] = written["rescale"]
 
 
 def _is_first() -> bool:

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from sizeless.train.callbacks import SizeLog
 from sizeless.train.run import RunError, fit
 from sizeless.train.run import test as rerun_test
 from sizeless.trajectories import read_points
@@ -96,6 +97,18 @@ def test_a_finished_run_can_be_moved_and_trained_on(run, tmp_path):
     assert sorted({point.epoch for point in points}) == [0, 1, 2]
     assert len({(p.step, p.name, p.axis) for p in points}) == len(points)
     assert not (tmp_path / "a").exists()
+
+
+def test_more_epochs_go_on_with_the_rate_of_their_schedule(run, monkeypatch):
+    rates = []
+
+    def note(self, trainer, *rest):
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    monkeypatch.setattr(SizeLog, "on_train_batch_start", note)
+    run("a", "--trainer.max_epochs", "1", "--model.warmup", "0")
+    run("a", "--resume", "--trainer.max_epochs", "2", "--model.warmup", "0")
+    assert rates == pytest.approx([0.01, 0.005, 0.005, 0.00146447], rel=1e-4)
 
 
 def test_resume_without_a_run_starts_one(run):

@@ -137,6 +137,16 @@ def test_numbers_are_regressed(logged):
     assert logged["test/accuracy"] == 0.5
 
 
+def test_a_task_that_validation_says_nothing_about_does_not_count(logged):
+    network, inputs = TwoHeads(), torch.randn(2, 1, 4)
+    targets = torch.tensor([[0, -1], [1, -1]])
+    task = Classifier(network, (2, 3))
+    task.validation_step((inputs, targets), 0)
+    task.on_validation_epoch_end()
+    assert logged["val/accuracy"] == logged["val/accuracy_0"]
+    assert logged["val/accuracy_1"].isnan()
+
+
 def test_kernel_norms_and_mixed_samples_enter_the_loss(network, batch):
     inputs, targets = batch
     scores = network(inputs)

@@ -165,6 +165,14 @@ class Classifier(pl.LightningModule):
         if self.plateau is not None and metric is not None:
             self.plateau.update(float(metric))
 
+    def on_train_start(self) -> None:
+        """Take the rate of the schedule: with more epochs it is another than was saved."""
+        for config in self.trainer.lr_scheduler_configs:
+            schedule: Any = config.scheduler
+            factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+            for group, factor in zip(schedule.optimizer.param_groups, factors, strict=True):
+                group["lr"] = group["initial_lr"] * factor
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the plateau."""
         if self.plateau is not None:
@@ -211,9 +219,9 @@ class Classifier(pl.LightningModule):
         columns = [targets] if isinstance(logits, Tensor) else targets.unbind(1)
         for accuracy, part, column in zip(self._of(stage), parts, columns, strict=True):
             known = column != UNLABELLED
-            if known.any():
-                right = _is_right(part[known], column[known])
-                accuracy.update(right.float().mean(), int(known.sum()))
+            right = _is_right(part, column) & known
+            # A weight of 0 keeps a batch without labels out of the mean, in all processes alike.
+            accuracy.update(right.sum() / known.sum().clamp(min=1), known.sum())
 
     def _of(self, stage: str) -> Any:
         return self.accuracies[stage]
@@ -229,7 +237,7 @@ class Classifier(pl.LightningModule):
             metrics |= {f"{stage}/accuracy_{k}": value for k, value in enumerate(values)}
         # The metrics have been gathered from all processes, which Lightning does not know.
         self.log_dict(metrics, sync_dist=True)
-        accuracy = torch.stack(values).mean()
+        accuracy = torch.stack(values).nanmean()
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True)
         for metric in (self.losses[stage], *self._of(stage)):
             metric.reset()

@@ -6,7 +6,9 @@ import shutil
 import pytest
 import torch
 
+from sizeless.train import config
 from sizeless.train.callbacks import SizeLog
+from sizeless.train.folder import RunFolder
 from sizeless.train.run import RunError, fit
 from sizeless.train.run import test as rerun_test
 from sizeless.trajectories import read_points
@@ -160,6 +162,22 @@ def test_a_wrong_key_or_value_is_one_line(run, args, message):
     with pytest.raises(RunError, match=message) as caught:
         run("a", *args)
     assert "\n" not in str(caught.value)
+
+
+def test_one_batch_is_one_batch_whatever_order_types_are_in(recipe, tmp_path, monkeypatch):
+    def mixed_up(parser):
+        for action in parser._actions:
+            if getattr(action, "_typehint", None) == int | float | None:
+                action._typehint = float | int | None
+        original(parser)
+
+    original = config._take_whole_numbers_as_such
+    monkeypatch.setattr(config, "_take_whole_numbers_as_such", mixed_up)
+    args = ["--config", str(recipe), "--trainer.limit_train_batches", "1"]
+    cli = config.RunCLI(args, RunFolder(tmp_path / "a"), "fit")
+    limits = cli.trainer.limit_train_batches, cli.trainer.limit_val_batches
+    assert limits == (1, 1)
+    assert [type(limit) for limit in limits] == [int, int]
 
 
 def test_unknown_keys_of_a_recipe_are_refused(run, recipe, tmp_path):

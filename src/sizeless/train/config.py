@@ -69,6 +69,7 @@ class RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Let the data say how many classes there are, and take what is the run's own."""
         parser.link_arguments("data.num_classes", "model.num_classes", apply_on="instantiate")
+        _take_whole_numbers_as_such(parser)
         parser.add_argument(
             "--checkpoint_every",
             type=int,
@@ -154,6 +155,18 @@ class RunCLI(LightningCLI):
     def yaml(self) -> str:
         """Return the full configuration."""
         return cast(str, self.parser.dump(self.config))
+
+
+def _take_whole_numbers_as_such(parser: LightningArgumentParser) -> None:
+    """Try int before float wherever the trainer takes both: 1 batch is not 1.0, all of them.
+
+    ``typing`` gives equal unions as one object, in the order of whichever was written first, in
+    any package; the parser tries the types in that order.
+    """
+    actions: list[Any] = parser._actions
+    for action in actions:
+        if getattr(action, "_typehint", None) == int | float | None:
+            action._typehint = int | float | None
 
 
 def _plain(value: Any) -> Any:

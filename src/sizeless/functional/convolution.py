@@ -105,6 +105,7 @@ def convolve(
     placement = _place(weight.shape[2:], stride, padding, dilation, causal)
     padded, placement = _padded(input, placement, padding_mode)
     geometry = geometry_of(padded, weight, *placement, groups)
+    method = _method(geometry, method)
     known = None if padded is not input else _shortcut(key, input, weight, geometry, method)
     if known is not None:
         return keep_layout(known.run(input, weight, bias), input)
@@ -325,7 +326,7 @@ def _shortcut(
     """Return the one call that this comes to; with gradients, the others have plans too."""
     if key is None:
         return None
-    method, alone = _method(geometry, method), not torch.is_grad_enabled()
+    alone = not torch.is_grad_enabled()
     if method == "auto" and alone and not is_tuning():
         method = plan_for(geometry, input.device.type).output.method
     if method == "direct" or (method == "channels_last" and alone):
@@ -338,7 +339,6 @@ def correlate_with_bias(
     input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, method: str
 ) -> Tensor:
     """Correlate what has been checked and padded (but with zeros), and add the bias."""
-    method = _method(geometry, method)
     if method == "direct":
         return direct.output(input, weight, geometry, bias, channels_last=False)
     dtype = result_dtype(input)

@@ -128,7 +128,8 @@ def is_passed_over(geometry: Geometry) -> bool:
     return (
         geometry.ndim == 3
         and geometry.groups == geometry.batch == 1
-        and (small and counted <= _FEW_SAMPLES)
+        and small
+        and counted <= _FEW_SAMPLES
     )
 
 

@@ -140,8 +140,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def first_readable(paths: Sequence[Path]) -> Path | None:
-    """Return the first of the files that is there and whole, with a warning for each that is not.
+def first_readable(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
+    """Return the first file that is there and whole, and its content; warn of each that is not.
 
     Raises:
         UnreadableError: If there are files, and none is whole.
@@ -151,13 +151,13 @@ def first_readable(paths: Sequence[Path]) -> Path | None:
         if not path.is_file():
             continue
         try:
-            read_checkpoint(path)
+            state = read_checkpoint(path)
         except UnreadableError as error:
             problems.append(str(error))
             continue
         for problem in problems:
             warnings.warn(f"{problem}; going on from {path}", stacklevel=2)
-        return path
+        return path, state
     if problems:
         raise UnreadableError("; ".join(problems))
     return None

@@ -60,11 +60,8 @@ def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
     folder, resume, rest = _folder_arguments(args)
     with _quiet(), _one_line_errors():
         cli = RunCLI(rest, folder, prog)
-        start = first_readable((folder.last, folder.previous)) if resume else None
-        if start is not None:
-            _keep_resolution(cli)
-            _check_fits(cli.model, start)
-        elif cli.config["start_from"] is not None:
+        start = _resumed(cli) if resume else None
+        if start is None and cli.config["start_from"] is not None:
             _start_from(cli, RunFolder(Path(cli.config["start_from"])))
     if _is_first():
         write_text(folder.config, cli.yaml())
@@ -117,13 +114,13 @@ def test(args: Sequence[str], prog: str = "sizeless test") -> Outcome:
     if own.resolution is None:
         with _quiet(), _one_line_errors():
             cli = RunCLI(given, folder, prog)
-            _check_fits(cli.model, folder.best)
+            _load_best(cli.model, folder)
         with _quiet():
             return _test(cli, _read_metrics(folder.metrics))
     with _quiet(), _one_line_errors():
         trained = _sample_size(RunCLI(given, folder, prog))
         cli = RunCLI([*given, f"--data.init_args.size={own.resolution}"], folder, prog)
-        _check_fits(cli.model, folder.best)
+        _load_best(cli.model, folder)
         cli.render_for(own.resolution / trained)
     with _quiet():
         (tested,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
@@ -152,10 +149,20 @@ def _start_from(cli: RunCLI, folder: RunFolder) -> None:
     """Load the chosen weights of another run; kernels follow the size of the samples."""
     _check_is_a_run(folder)
     there = RunCLI(["--config", str(folder.config)], folder, "sizeless fit")
-    _check_fits(cli.model, folder.best)
+    _load_best(cli.model, folder)
     factor = _sample_size(cli) / _sample_size(there)
     cli.render_for(factor)
     cli.config["rescale"] *= factor
+
+
+def _resumed(cli: RunCLI) -> Path | None:
+    """Load the last checkpoint that is whole, and return its path; None if there is none."""
+    found = first_readable((cli.folder.last, cli.folder.previous))
+    if found is None:
+        return None
+    _keep_resolution(cli)
+    _load(cli.model, *found)
+    return found[0]
 
 
 def _keep_resolution(cli: RunCLI) -> None:
@@ -212,10 +219,14 @@ def _with_configs(configs: Sequence[str], rest: Sequence[str]) -> list[str]:
     return [*(f"--config={config}" for config in configs), *rest]
 
 
-def _check_fits(task: pl.LightningModule, checkpoint: Path) -> None:
-    """Load the weights of a checkpoint."""
+def _load_best(task: pl.LightningModule, folder: RunFolder) -> None:
+    _load(task, folder.best, read_checkpoint(folder.best))
+
+
+def _load(task: pl.LightningModule, checkpoint: Path, state: dict[str, Any]) -> None:
+    """Load the weights of a checkpoint that was read."""
     try:
-        task.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+        task.load_state_dict(state["state_dict"])
     except RuntimeError as error:
         raise RunError(
             f"{checkpoint} does not fit the network of the configuration; use the one of its own "

@@ -60,7 +60,7 @@ class Classifier(pl.LightningModule):
         complexity_weight: Weight of the complexity penalty; 0 leaves it out.
         kernel_norm_weight: Weight of the penalty on the norms of kernels; 0 leaves it out.
         mix: Mixes the samples of training batches, such as
-            ``sizeless.train.data.MixUpCutMix``; one task only.
+            ``sizeless.train.data.BatchMix``; one task only.
         compiled: Whether to compile the network with ``torch.compile``.
 
     Raises:

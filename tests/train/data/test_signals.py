@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sizeless.train.data.base import check_parts
 from sizeless.train.data.signals import (
     SignalData,
     channel_statistics,
-    check_parts,
     drop_mask,
     three_parts,
 )

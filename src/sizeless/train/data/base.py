@@ -68,12 +68,7 @@ class DataModule(pl.LightningDataModule):
         """Make the splits."""
         if self.splits is None:
             self.splits = self.make_splits()
-            for name, samples in self.splits._asdict().items():
-                if len(samples) == 0:
-                    raise ValueError(
-                        f"the {name} split of {type(self).__name__} holds no sample; give it a "
-                        "larger part, or more data"
-                    )
+            check_parts(type(self).__name__, [len(samples) for samples in self.splits])
 
     def train_dataloader(self) -> Loader:
         """Return shuffled training batches."""
@@ -117,8 +112,8 @@ class DataModule(pl.LightningDataModule):
 class ArrayData(DataModule):
     """Base of the data sets that are held in memory; subclasses make the arrays.
 
-    Inputs are standardised with the mean and the deviation of the training split, over all samples
-    and positions: of all channels together, or of each for itself.
+    Inputs are standardised with the mean and the deviation of the training split, over all samples,
+    channels and positions.
 
     Args:
         batch_size: Samples in a batch, over all devices.
@@ -126,7 +121,6 @@ class ArrayData(DataModule):
         split_seed: Seed of the splits; separate from the seed of a run.
     """
 
-    per_channel = False
     augment: Augment | None = None
 
     def arrays(self) -> Sequence[Split]:
@@ -140,8 +134,7 @@ class ArrayData(DataModule):
             kept, held_out = stratified_split(train[1], self.validation, self.split_seed)
             others = [(train[0][held_out], train[1][held_out]), *others]
             train = train[0][kept], train[1][kept]
-        axes = [0, *range(2, train[0].dim())] if self.per_channel else list(range(train[0].dim()))
-        deviation, mean = torch.std_mean(train[0], axes, keepdim=True)
+        deviation, mean = torch.std_mean(train[0])
         deviation = torch.where(deviation > 0, deviation, 1.0)
         scaled = [((inputs - mean) / deviation, targets) for inputs, targets in (train, *others)]
         return Splits(
@@ -162,16 +155,43 @@ def stratified_split(targets: Tensor, part: float, seed: int) -> tuple[Tensor, T
         >>> len(kept), sorted(torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])[held_out].tolist())
         (6, [0, 1])
     """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(targets), generator=generator)
-    by_class = order[targets[order].sort(stable=True).indices]
-    _, counts = targets.unique(return_counts=True)
     kept, held_out = [], []
-    for members in by_class.split(counts.tolist()):
+    for members in shuffled_by_class(targets, seed):
         count = round(len(members) * part)
         held_out.append(members[:count])
         kept.append(members[count:])
     return torch.cat(kept).sort().values, torch.cat(held_out).sort().values
+
+
+def shuffled_by_class(targets: Tensor, seed: int) -> tuple[Tensor, ...]:
+    """Return the indices of each class, in a random order that follows the seed.
+
+    Examples:
+        >>> [len(members) for members in shuffled_by_class(torch.tensor([1, 0, 1]), seed=0)]
+        [1, 2]
+    """
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    by_class = order[targets[order].argsort(stable=True)]
+    _, counts = targets.unique(return_counts=True)
+    return by_class.split(counts.tolist())
+
+
+def check_parts(owner: str, sizes: Sequence[int]) -> None:
+    """Raise if a part of a data set is empty.
+
+    Args:
+        owner: What was split, as errors call it.
+        sizes: Number of samples for training, validation and test.
+
+    Raises:
+        ValueError: If one is 0.
+    """
+    if min(sizes) == 0:
+        raise ValueError(
+            f"{owner} has too few samples to split: {sizes[0]} would be for training, {sizes[1]} "
+            f"for validation, {sizes[2]} for the test; every class gives its part, rounded: make "
+            "the part larger, or add samples"
+        )
 
 
 def part(name: str, value: Any) -> float:

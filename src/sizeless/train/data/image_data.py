@@ -10,9 +10,15 @@ from torch.nn import functional
 
 from sizeless._validate import boolean, number, one_of, positive_int
 from sizeless.train.data.augment import Augmentation, Step, augmentation
-from sizeless.train.data.base import DataModule, Split, Splits, stratified_split
+from sizeless.train.data.base import (
+    DataModule,
+    Split,
+    Splits,
+    shuffled_by_class,
+    stratified_split,
+)
 from sizeless.train.data.image_sequences import Scan
-from sizeless.train.data.loading import Draw
+from sizeless.train.data.loading import Draw, HeldSamples, seeded
 
 Normalisation = str | tuple[Sequence[float], Sequence[float]]
 """A key of ``CONSTANTS``, "train", or mean and deviation of each channel."""
@@ -98,7 +104,7 @@ class Steps:
         return images
 
 
-class ImageSamples:
+class ImageSamples(HeldSamples):
     """Images that are held in memory as bytes, and become inputs as they are asked for.
 
     Args:
@@ -131,10 +137,6 @@ class ImageSamples:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        inputs, targets = self.__getitems__([draw])
-        return inputs[0], targets[0]
-
     def __getitems__(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
         chosen = self.indices[[draw.index for draw in draws]]
         images = self.images[chosen]
@@ -146,10 +148,8 @@ class ImageSamples:
 
     def _augmented(self, images: Tensor, draws: Sequence[Draw], view: Step) -> Tensor:
         inputs = []
-        with torch.random.fork_rng(devices=[]):
-            for image, draw in zip(images, draws, strict=True):
-                # torch.manual_seed would seed the accelerator too, where nothing puts it back.
-                torch.default_generator.manual_seed(draw.seed)
+        for image, draw in zip(images, draws, strict=True):
+            with seeded(draw.seed):
                 inputs.append(view(image))
         return torch.stack(inputs)
 
@@ -308,12 +308,9 @@ def stratified_sample(targets: Tensor, count: int | None, seed: int) -> Tensor:
         return torch.arange(len(targets))
     if count > len(targets):
         raise ValueError(f"train_samples must be at most {len(targets)}, got {count}")
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
-    by_class = order[targets[order].argsort(stable=True)]
-    counts = targets.unique(return_counts=True)[1].tolist()
     # A class is spread evenly over [0, 1]: the samples with the smallest places are its share.
     places = torch.empty(len(targets))
-    for members in by_class.split(counts):
+    for members in shuffled_by_class(targets, seed):
         places[members] = (torch.arange(len(members)) + 0.5) / len(members)
     return places.argsort(stable=True)[:count].sort().values
 

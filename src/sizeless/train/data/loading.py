@@ -60,7 +60,23 @@ class Samples(Protocol):
         """Return a batch, collated."""
 
 
-class TensorSamples:
+class HeldSamples:
+    """Base of samples that are held in memory and made a batch at a time; one is a batch of one."""
+
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        inputs, targets = self.__getitems__([draw])
+        return inputs[0], targets[0]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class TensorSamples(HeldSamples):
     """Samples that are held in memory.
 
     Args:
@@ -79,13 +95,6 @@ class TensorSamples:
         self.inputs = inputs
         self.targets = targets
         self.augment = augment
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        inputs, targets = self.__getitems__([draw])
-        return inputs[0], targets[0]
 
     def __getitems__(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
         chosen = torch.tensor([draw.index for draw in draws], dtype=torch.long)
@@ -128,7 +137,7 @@ class ItemSamples:
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Any]:
         value, target = self.source[self.indices[draw.index]]
-        with _seeded(draw.seed):
+        with seeded(draw.seed):
             value = self.transform(value)
         return value, target if self.target is None else self.target(target)
 
@@ -137,7 +146,7 @@ class ItemSamples:
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed the global generator of the CPU, and put it back; no other is touched."""
     generator = torch.default_generator
     state = generator.get_state()

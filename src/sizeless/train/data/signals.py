@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sizeless._validate import number
 from sizeless.train.data.base import DataModule, Split, Splits, stratified_split
-from sizeless.train.data.loading import Draw
+from sizeless.train.data.loading import Draw, HeldSamples
 
 DROP_SEED = 56789
 """Seed of the choice of dropped samples, the same in every run."""
@@ -21,7 +21,7 @@ CHUNK = 64
 """Sequences that are worked on at a time where all of them would take too much memory."""
 
 
-class SignalSamples:
+class SignalSamples(HeldSamples):
     """Sequences that are held as they were stored, and become inputs as they are asked for.
 
     Args:
@@ -56,13 +56,6 @@ class SignalSamples:
         self.mean = mean.view(shape).float()
         self.deviation = deviation.view(shape).float()
         self.kept = kept
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
-        inputs, targets = self.__getitems__([draw])
-        return inputs[0], targets[0]
 
     def __getitems__(self, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
         chosen = torch.tensor([draw.index for draw in draws], dtype=torch.long)
@@ -192,21 +185,3 @@ def three_parts(targets: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     rest, tested = stratified_split(targets, test, seed)
     kept, held_out = stratified_split(targets[rest], validation / (1 - test), seed)
     return rest[kept], rest[held_out], tested
-
-
-def check_parts(owner: str, sizes: Sequence[int]) -> None:
-    """Raise if a part of a data set is empty.
-
-    Args:
-        owner: What was split, as errors call it.
-        sizes: Number of samples for training, validation and test.
-
-    Raises:
-        ValueError: If one is 0.
-    """
-    if min(sizes) == 0:
-        raise ValueError(
-            f"{owner} has too few samples to split: {sizes[0]} would be for training, {sizes[1]} "
-            f"for validation, {sizes[2]} for the test; every class gives its part, rounded: make "
-            "the part larger, or add samples"
-        )

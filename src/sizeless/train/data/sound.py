@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from sizeless._validate import positive_int
-from sizeless.train.data.base import DataModule, Splits, part, stratified_split
+from sizeless.train.data.base import DataModule, Splits, check_parts, part, stratified_split
 from sizeless.train.data.loading import ItemSamples
-from sizeless.train.data.signals import channel_statistics, check_parts
+from sizeless.train.data.signals import channel_statistics
 from sizeless.train.data.sound_features import change_rate, sound_features
 from sizeless.train.data.sound_files import ClassFolders, Labelled, find_sounds, read_sound
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from sizeless._validate import boolean, one_of, positive_int
 from sizeless.train.data.archives import fetch, unpack
-from sizeless.train.data.base import Split
-from sizeless.train.data.signals import CHUNK, SignalData, check_parts, three_parts
+from sizeless.train.data.base import Split, check_parts
+from sizeless.train.data.signals import CHUNK, SignalData, three_parts
 from sizeless.train.data.sound_features import FEATURES, sound_features
 from sizeless.train.data.sound_files import read_sound
 

@@ -11,8 +11,8 @@ import torch
 
 from sizeless._validate import boolean, one_of
 from sizeless.train.data.archives import complete_folder
-from sizeless.train.data.base import Split, stratified_split
-from sizeless.train.data.signals import SignalData, check_parts, three_parts
+from sizeless.train.data.base import Split, check_parts, stratified_split
+from sizeless.train.data.signals import SignalData, three_parts
 from sizeless.train.data.ts_files import padded, read_header, read_ts
 
 

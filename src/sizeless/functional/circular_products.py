@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sizeless.functional.circular_spectra import (
@@ -16,7 +15,7 @@ from sizeless.functional.circular_spectra import (
     output,
 )
 from sizeless.functional.fft import no_autocast, spectral_dtype, transform_flops
-from sizeless.functional.operators import operator
+from sizeless.functional.operators import Function, operator
 from sizeless.functional.vmapped import in_channels, in_first, in_front
 
 Numbers = list[int]
@@ -142,7 +141,7 @@ _filter_gradient = operator(
 )
 
 
-class _Output(torch.autograd.Function):
+class _Output(Function):
     """The convolution, or its adjoint."""
 
     @staticmethod
@@ -189,7 +188,7 @@ class _Output(torch.autograd.Function):
         return result.unflatten(1, (size, -1)), 1
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(Function):
     """Gradients of input and filter at once, which share a transform."""
 
     @staticmethod
@@ -225,7 +224,7 @@ class _Gradients(torch.autograd.Function):
         return tuple(result.unflatten(1, (size, -1)) for result in results), (1, 1)
 
 
-class _FilterGradient(torch.autograd.Function):
+class _FilterGradient(Function):
     """Gradient of the filter."""
 
     @staticmethod

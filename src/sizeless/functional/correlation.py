@@ -12,7 +12,7 @@ from sizeless.functional.blocks import cut
 from sizeless.functional.fft import spectral_dtype
 from sizeless.functional.geometry import Geometry, geometry_of
 from sizeless.functional.measured import Run, tuned_plan
-from sizeless.functional.operators import operator, somebody_looks
+from sizeless.functional.operators import Function, operator, somebody_looks
 from sizeless.functional.plans import Plan, Step
 from sizeless.functional.vmapped import in_channels, in_first
 
@@ -220,7 +220,7 @@ _weight_gradient = operator(
 )
 
 
-class _Output(torch.autograd.Function):
+class _Output(Function):
     """Output from input and weight."""
 
     @staticmethod
@@ -257,7 +257,7 @@ class _Output(torch.autograd.Function):
         return output.unflatten(1, (size, -1)), 1
 
 
-class _InputGradient(torch.autograd.Function):
+class _InputGradient(Function):
     """Gradient of the input, from that of the output and the weight."""
 
     @staticmethod
@@ -292,7 +292,7 @@ class _InputGradient(torch.autograd.Function):
         return result.unflatten(1, (size, -1)), 1
 
 
-class _WeightGradient(torch.autograd.Function):
+class _WeightGradient(Function):
     """Gradient of the weight, from that of the output and the input."""
 
     @staticmethod
@@ -326,7 +326,7 @@ class _WeightGradient(torch.autograd.Function):
         return result.unflatten(0, (size, -1)), 0
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(Function):
     """Both gradients at once, which may share transforms."""
 
     @staticmethod

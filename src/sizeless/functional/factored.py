@@ -37,7 +37,7 @@ from sizeless.functional.correlation import (
 )
 from sizeless.functional.fft import spectral_dtype
 from sizeless.functional.geometry import Geometry
-from sizeless.functional.operators import operator
+from sizeless.functional.operators import Function, operator
 from sizeless.functional.partial_transform import (
     multiplicities,
     spectra_of_taps,
@@ -245,7 +245,7 @@ _gradients = operator(
 )
 
 
-class _Output(torch.autograd.Function):
+class _Output(Function):
     """Output from input, coefficients and basis."""
 
     @staticmethod
@@ -274,7 +274,7 @@ class _Output(torch.autograd.Function):
         return torch.func.vmap(plainly, in_dims[:-1])(*tensors), 0
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(Function):
     """All gradients, or all but the input's; theirs are those of the sums with rendered kernels."""
 
     @staticmethod

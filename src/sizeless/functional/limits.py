@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from sizeless._validate import tensor
+from sizeless.functional.operators import Function
 
 EDGE = 1e-4
 """How far beyond an end of the ramp its gradient reaches, so that rounding cannot lose it."""

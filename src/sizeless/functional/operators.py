@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,18 @@ from torch.utils.flop_counter import register_flop_formula
 _PLAIN = (Tensor, nn.Parameter)
 
 _LIBRARY = torch.library.Library("sizeless", "DEF")
+
+
+class Function(torch.autograd.Function):
+    """Base of our derivatives: torch inspects the signature of ``forward`` at every call.
+
+    That takes as long as a few operations on small tensors, so the signature is kept.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        forward: Any = cls.forward
+        forward.__signature__ = inspect.signature(forward)
 
 
 def operator(
@@ -26,7 +39,7 @@ def operator(
 
     ``torch.compile`` and ``torch.export`` keep it as one node, so transforms, chunks and the
     choice between methods cost no graph break and no recompilation. It has no derivative of its
-    own: wrap it in a ``torch.autograd.Function``, whose ``backward`` is made of operators too.
+    own: wrap it in a ``Function``, whose ``backward`` is made of operators too.
 
     Args:
         schema: Signature in torch's schema language, such as
@@ -40,7 +53,7 @@ def operator(
             a compiler relies on that, and gets contiguous ones.
 
     Returns:
-        What to call, within the ``forward`` of a ``torch.autograd.Function``: the operator, or
+        What to call, within the ``forward`` of a ``Function``: the operator, or
         ``run`` itself where nothing but the result is wanted, which saves the dispatcher's time.
     """
     name = schema.partition("(")[0]

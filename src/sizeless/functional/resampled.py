@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from sizeless.functional import separable
 from sizeless.functional.direct import CONVOLUTIONS
 from sizeless.functional.operands import has_channels_last
-from sizeless.functional.operators import operator
+from sizeless.functional.operators import Function, operator
 
 CHUNK = 3 << 20
 """Bytes of the grid of taps that are made and used at once: they stay in a core's cache."""
@@ -224,7 +224,7 @@ def _batched(function: Callable[..., Any], in_dims: Any, parts: Any) -> Any:
     return results, (0,) * len(results) if isinstance(results, tuple) else 0
 
 
-class _Output(torch.autograd.Function):
+class _Output(Function):
     """Output from input, weight and grids."""
 
     @staticmethod
@@ -245,7 +245,7 @@ class _Output(torch.autograd.Function):
         return _batched(_plainly, in_dims, parts)
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(Function):
     """All gradients; theirs are those of the two steps."""
 
     @staticmethod

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from sizeless.functional.operators import operator
+from sizeless.functional.operators import Function, operator
 from sizeless.functional.vmapped import in_front
 
 SLICES = 8

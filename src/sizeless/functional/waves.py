@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from sizeless.functional.constants import constant
 from sizeless.functional.fft import irfftn, rfftn, spectral_dtype, transform_flops
-from sizeless.functional.operators import operator
+from sizeless.functional.operators import Function, operator
 
 
 def waves(size: int, count: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -5,13 +5,15 @@
         --fixed recipes/mnist1d_plain.yaml --largest 40 --trials 16 --out runs/search
 
 Each trial trains the fixed network with another kernel size, proposed by Optuna from the validation
-accuracies before; the learned network trains once. OUT/search.csv has a row for every run.
+accuracies before; the learned network trains once. OUT/search.csv has a row for every run that has
+ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,14 @@ def row(name: str, size: str, outcome: Outcome, example: torch.Tensor) -> dict[s
     }
 
 
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the table of the runs so far."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     """Search, learn, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,12 +76,14 @@ def main() -> None:
     outcome = train(given.learned, given.out / "learned", seed)
     learned = " ".join("x".join(map(str, item.size)) for item in sizeless.sizes(outcome.network))
     rows = [row("learned", learned, outcome, example)]
+    write(given.out / "search.csv", rows)
 
     def trial(suggest: optuna.Trial) -> float:
         size = suggest.suggest_int("size", given.smallest, given.largest, step=given.step)
         key = f"--model.network.init_args.kernel_size={size}"
         outcome = train(given.fixed, given.out / f"trial{suggest.number}", key, seed)
         rows.append(row(f"trial{suggest.number}", str(size), outcome, example))
+        write(given.out / "search.csv", rows)
         return float(outcome.metrics["val/accuracy"])
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -79,10 +91,6 @@ def main() -> None:
         direction="maximize", sampler=optuna.samplers.TPESampler(seed=given.seed)
     )
     study.optimize(trial, n_trials=given.trials)
-    with (given.out / "search.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,11 @@ SMALLER = {
     "cifar10_flexnet3": sized(16, 17),
     "cifar10_flexnet7_siren": sized(8, 9),
     "cifar10_niff_resnet18": sized(16),
+    "fashion_flexnet3": sized(12, 13),
+    "fashion_niff_resnet18": sized(28),
     "imagenet100_niff_mobilenet_v2": sized(64),
     "imagenet32_flexnet5": sized(8, 9),
+    "mnist5000_flextcn2": sized(14, 196),
     "npcifar10_flextcn6": ["--data.length=100", *kernels(100)],
     "smnist_flextcn6": sized(14, 196),
     "speech_raw_flextcn6": ["--data.stride=40", *kernels(400)],
@@ -75,6 +78,7 @@ NOTHING_LEARNED = {
     "cifar10_flexnet7_conv3",
     "cifar10_spectral_resnet18",
     "cifar10_strided_resnet18",
+    "digits_plain",
     "mnist1d_plain",
 }
 """Recipes of networks whose sizes are fixed: the baselines."""
@@ -129,6 +133,8 @@ def start(tmp_path, monkeypatch):
         given = [*SHORT, *data_arguments(kind, options, tmp_path / kind, monkeypatch), *arguments]
         if "workers" in options:
             given.append("--data.workers=0")
+        if "train_samples" in options:
+            given.append("--data.train_samples=100")
         config = ("--config", RECIPES[name], "--out", folder)
         return fit(*config, f"--trainer.max_epochs={epochs}", *given)
 

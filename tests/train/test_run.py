@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+import sizeless
 from sizeless.train import config
 from sizeless.train.callbacks import SizeLog
 from sizeless.train.folder import RunFolder
@@ -45,6 +46,8 @@ def test_a_run_leaves_its_files(run, tmp_path):
     assert metrics == outcome.metrics
     assert {"test/accuracy", "test/loss", "val/accuracy", "val/loss", "seconds"} <= metrics.keys()
     assert (metrics["seed"], metrics["epoch"], metrics["epochs"]) == (3, 1, 1)
+    samples = torch.zeros(1, 1, 8, 8)
+    assert metrics["macs"] == float(sizeless.cost(outcome.network, samples).macs.detach())
     config = (folder / "config.yaml").read_text()
     assert "max_epochs: 1" in config
     assert "seed_everything: 3" in config

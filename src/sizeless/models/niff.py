@@ -88,7 +88,8 @@ def niff_backbone(
         in_channels: Channels of the image.
         num_classes: Number of outputs.
         form: ``"split"`` or ``"full"`` in ResNets and DenseNet. In ConvNeXts and MobileNets, where
-            the replaced convolutions are depthwise, there is ``"split"`` alone.
+            the replaced convolutions are depthwise, there is no ``"full"``. ``"plain"``, to
+            compare, is torchvision's network with nothing but its first convolution changed.
         hidden: Widths of the filter networks' hidden layers; ``None`` is the paper's: ``(8, 4)``,
             ``(8,)`` in full form, ``(16, 128, 32)`` in ConvNeXts. The program of the paper's first
             version had ``(16, 128, 32)`` in split ResNets, too.
@@ -121,16 +122,17 @@ def niff_backbone(
     positive_int("in_channels", in_channels)
     positive_int("num_classes", num_classes)
     boolean("small_images", small_images)
-    if one_of("form", form, FORMS) == "full" and family.depthwise:
+    if one_of("form", form, (*FORMS, "plain")) == "full" and family.depthwise:
         raise ValueError(
             f"form must be 'split' in {name}, got 'full': all convolutions that NIFF replaces "
             "there are depthwise"
         )
     check_options(f"{name} with NIFF", options, NIFFConv2d, fixed=(*FIXED, "boundary"))
     model: nn.Module = getattr(_torchvision_models(name), name)(num_classes=num_classes)
-    hidden = family.hidden if hidden is None else hidden
-    replace_convolutions(model, form, hidden, boundary=boundary, **options)
-    _start(model, family)
+    if form != "plain":
+        hidden = family.hidden if hidden is None else hidden
+        replace_convolutions(model, form, hidden, boundary=boundary, **options)
+        _start(model, family)
     _change_stem(model, family, in_channels, small_images)
     return model
 

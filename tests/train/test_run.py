@@ -262,3 +262,11 @@ def test_there_must_be_a_run_to_start_from(run, tmp_path):
     with pytest.raises(RunError, match="none holds no run"):
         run("a", "--start_from", str(tmp_path / "none"))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_network_for_other_data_leaves_the_folder_free(run, tmp_path):
+    key = "--model.network.init_args.num_classes"
+    with pytest.raises(RunError, match=r"the data have 10 classes, .* got \(16, 4\)"):
+        run("a", key, "4")
+    run("a", key, "10", "--trainer.max_epochs", "1")
+    assert (tmp_path / "a" / "metrics.json").exists()

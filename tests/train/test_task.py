@@ -9,7 +9,7 @@ from torch import nn
 from sizeless.nn import DiffStride2d, FlexConv2d
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
 from sizeless.train.schedules import Plateau, schedule_factor
-from sizeless.train.task import Classifier
+from sizeless.train.task import Classifier, OutputError
 
 
 @pytest.fixture
@@ -205,3 +205,14 @@ def test_milestones_go_with_steps_alone(network):
 def test_arguments_out_of_range_are_refused(network, argument, value, allowed):
     with pytest.raises(ValueError, match=f"{argument}.*{allowed}.*{value}"):
         Classifier(network, **{"num_classes": 3, argument: value})
+
+
+def test_outputs_must_be_those_of_the_classes(network, batch):
+    with pytest.raises(OutputError) as raised:
+        step(Classifier(network, 10), batch)
+    assert str(raised.value) == (
+        "the data have 10 classes, so the network must return logits of shape (N, 10), got (4, 3) "
+        "for N = 4; set num_classes in model.network.init_args"
+    )
+    with pytest.raises(OutputError, match=r"5 and 3 classes.*\(N, 5\) and \(N, 3\), got \(4, 3\)"):
+        step(Classifier(network, [5, 3]), batch)

@@ -64,3 +64,9 @@ class RunFolder:
         """Return whether a run has left files here."""
         files = (self.config, self.metrics, self.sizes, self.best, self.last, self.previous)
         return any(file.exists() for file in files)
+
+    def forget_start(self) -> None:
+        """Remove what a run wrote before it could begin, so that another may use the folder."""
+        if not (self.last.exists() or self.best.exists()):
+            for file in (self.config, self.environment, self.sizes):
+                file.unlink(missing_ok=True)

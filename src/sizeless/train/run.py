@@ -26,6 +26,7 @@ from sizeless.train import environment
 from sizeless.train.checkpoints import UnreadableError, first_readable, read_checkpoint
 from sizeless.train.config import RunCLI
 from sizeless.train.folder import RunError, RunFolder
+from sizeless.train.task import OutputError
 
 __all__ = ["Outcome", "RunError", "fit", "test"]
 
@@ -71,7 +72,9 @@ def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
     with _quiet():
         try:
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=start)
-        except (FileNotFoundError, URLError) as error:
+        except (FileNotFoundError, URLError, OutputError) as error:
+            if _is_first():
+                folder.forget_start()
             raise RunError(_one_line(error)) from error
         if not folder.best.exists():
             raise RunError(

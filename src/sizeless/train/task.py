@@ -30,6 +30,10 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Mixes the samples of a training batch; targets become shares of classes ``(N, classes)``."""
 
 
+class OutputError(ValueError):
+    """A network whose outputs are not those that the data ask for."""
+
+
 class Classifier(pl.LightningModule):
     """Train a network to classify, its sizes with a learning rate of their own.
 
@@ -95,6 +99,7 @@ class Classifier(pl.LightningModule):
         classes = [num_classes] if isinstance(num_classes, int) else list(num_classes)
         for count in classes:
             positive_int("num_classes", count)
+        self.classes = classes
         self.lr = _positive("lr", lr)
         self.size_lr = None if size_lr is None else _not_negative("size_lr", size_lr)
         self.weight_decay = _not_negative("weight_decay", weight_decay)
@@ -124,8 +129,22 @@ class Classifier(pl.LightningModule):
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
 
     def forward(self, inputs: Tensor) -> Any:
-        """Return the logits of ``inputs``: a tensor, or one for each task."""
-        return self.network(inputs)
+        """Return the logits of ``inputs``: a tensor, or one for each task.
+
+        Raises:
+            OutputError: If their number is not that of the classes.
+        """
+        logits = self.network(inputs)
+        parts = [logits] if isinstance(logits, Tensor) else logits
+        shapes = [tuple(part.shape) for part in parts]
+        if shapes != [(len(inputs), count) for count in self.classes]:
+            wanted = [("N", count) for count in self.classes]
+            raise OutputError(
+                f"the data have {_counted(self.classes)} classes, so the network must return "
+                f"logits of shape {_shown(wanted)}, got {_shown(shapes)} for N = {len(inputs)}; "
+                "set num_classes in model.network.init_args"
+            )
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, penalties included."""
@@ -241,6 +260,14 @@ class Classifier(pl.LightningModule):
         self.log(f"{stage}/accuracy", accuracy, prog_bar=True, sync_dist=True)
         for metric in (self.losses[stage], *self._of(stage)):
             metric.reset()
+
+
+def _counted(classes: Sequence[int]) -> str:
+    return " and ".join(map(str, classes))
+
+
+def _shown(shapes: Sequence[Sequence[object]]) -> str:
+    return " and ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
 
 
 def _mean_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

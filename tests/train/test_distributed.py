@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import sizeless
+from sizeless.train.sharding import clip_gradients
 
 SOURCE = Path(sizeless.__file__).parents[1]
 
@@ -20,6 +22,7 @@ trainer:
   accelerator: cpu
   enable_progress_bar: false
   max_epochs: {epochs}
+  gradient_clip_val: 0.5
   logger: false
 model:
   network:
@@ -35,6 +38,9 @@ NETWORK = """\
 from torch import nn
 
 from sizeless import DiffStride2d, FlexConv2d
+from sizeless.train import sharding
+
+sharding.LEAST = 100
 
 
 class Network(nn.Sequential):
@@ -48,7 +54,10 @@ class Network(nn.Sequential):
 """
 
 
-def run(tmp_path, name, processes, epochs):
+STRATEGIES = ["ddp", "sharded"]
+
+
+def run(tmp_path, name, processes, epochs, strategy="auto", *options):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(epochs=epochs))
     (tmp_path / "unnormalised.py").write_text(NETWORK)
@@ -57,8 +66,8 @@ def run(tmp_path, name, processes, epochs):
     if processes > 1:
         command += ["torch.distributed.run", f"--nproc_per_node={processes}", "--standalone", "-m"]
     command += ["sizeless", "fit", "--config", str(recipe), "--out", str(out)]
-    if processes > 1:
-        command += ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
+    command += ["--trainer.devices", str(processes), "--trainer.strategy", strategy]
+    command += options
     environment = os.environ | {"PYTHONPATH": f"{SOURCE}:{tmp_path}", "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
     state = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
@@ -67,9 +76,10 @@ def run(tmp_path, name, processes, epochs):
 
 
 @pytest.mark.slow
-def test_two_processes_reproduce_one_with_the_same_global_batch(tmp_path):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_reproduce_one_with_the_same_global_batch(tmp_path, strategy):
     steps, alone, metrics, sizes = run(tmp_path, "one", 1, 5)
-    others = run(tmp_path, "two", 2, 5)
+    others = run(tmp_path, "two", 2, 5, strategy)
     assert steps == others[0] == 50
     for name, value in alone.items():
         torch.testing.assert_close(others[1][name], value, rtol=1e-5, atol=1e-5)
@@ -77,3 +87,26 @@ def test_two_processes_reproduce_one_with_the_same_global_batch(tmp_path):
     assert others[2]["val/loss"] == pytest.approx(metrics["val/loss"], abs=1e-4)
     columns = [[row.split(",")[:7] for row in text.splitlines()] for text in (sizes, others[3])]
     assert columns[0] == columns[1]
+
+
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_as_if_it_had_not_stopped(tmp_path):
+    options = ("--model.schedule=constant", "--model.warmup=0")
+    _, whole, _, _ = run(tmp_path, "whole", 2, 3, "sharded", *options)
+    run(tmp_path, "parts", 2, 2, "sharded", *options)
+    _, parts, _, _ = run(tmp_path, "parts", 2, 3, "sharded", *options, "--resume")
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("limit", [0.1, 100.0])
+def test_gradients_are_clipped_as_torch_clips_them(limit):
+    layers = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    for layer in layers:
+        for parameter in layer.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        clip = clip_gradients if layer is layers[0] else nn.utils.clip_grad_norm_
+        clip(layer.parameters(), limit, *(["norm"] if layer is layers[0] else []))
+    for mine, theirs in zip(layers[0].parameters(), layers[1].parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    clip_gradients(layers[0].parameters(), 0.01, "value")
+    assert all((p.grad <= 0.01).all() for p in layers[0].parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from torch import Tensor
+from torch import Tensor, nn
 
 from sizeless.cost import cost
 from sizeless.penalties import aliasing_margins
@@ -35,6 +36,7 @@ class SizeLog(Callback):
         self.path = path
         self.points: list[SizePoint] = []
         self.example: Tensor | None = None
+        self.macs = math.nan
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the rows of the part already trained, or write the sizes at the start."""
@@ -55,6 +57,18 @@ class SizeLog(Callback):
         """Add the sizes after this epoch."""
         self._add(trainer, pl_module, trainer.current_epoch + 1)
 
+    def on_test_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count what one sample costs at the sizes that are tested."""
+        if batch_idx == 0:
+            self.macs = _macs(pl_module.get_submodule("network"), batch[0][:1])
+
     def _add(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int) -> None:
         network = pl_module.get_submodule("network")
         now = snapshot(network, epoch=epoch, step=trainer.global_step)
@@ -65,10 +79,14 @@ class SizeLog(Callback):
             values = size_metrics(now)
             values |= {f"alias/{_path(k)}": m for k, m in aliasing_margins(network).items()}
             if self.example is not None:
-                with torch.no_grad():
-                    values["macs"] = float(cost(network, self.example).macs)
+                values["macs"] = _macs(network, self.example)
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
+
+
+def _macs(network: nn.Module, example: Tensor) -> float:
+    with torch.no_grad():
+        return float(cost(network, example).macs)
 
 
 def size_metrics(points: Sequence[SizePoint]) -> dict[str, float]:

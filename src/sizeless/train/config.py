@@ -135,8 +135,9 @@ class RunCLI(LightningCLI):
         self.chosen = Checkpoints(
             folder.best, folder.last, folder.previous, self.config["checkpoint_every"]
         )
+        self.size_log = SizeLog(folder.sizes)
         self.trainer_defaults["callbacks"] = [
-            SizeLog(folder.sizes),
+            self.size_log,
             KeepLimits(),
             RandomState(),
             self.timer,

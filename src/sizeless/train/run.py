@@ -10,18 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.error import URLError
 
 import lightning.pytorch as pl
-import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, nn
+from torch import nn
 
 from sizeless._files import write_text
-from sizeless.cost import cost
 from sizeless.train import environment
 from sizeless.train.checkpoints import UnreadableError, first_readable, read_checkpoint
 from sizeless.train.config import RunCLI
@@ -143,16 +141,11 @@ def _check_is_a_run(folder: RunFolder) -> None:
             )
 
 
-def _sample(cli: RunCLI) -> Tensor:
-    """One sample that a configuration gives, as a batch."""
-    cli.datamodule.setup("test")
-    inputs, _ = next(iter(cli.datamodule.test_dataloader()))
-    return cast(Tensor, inputs)[:1]
-
-
 def _sample_size(cli: RunCLI) -> int:
     """Length of the last axis of the samples that a configuration gives."""
-    return int(_sample(cli).shape[-1])
+    cli.datamodule.setup("test")
+    inputs, _ = next(iter(cli.datamodule.test_dataloader()))
+    return int(inputs.shape[-1])
 
 
 def _start_from(cli: RunCLI, folder: RunFolder) -> None:
@@ -254,13 +247,10 @@ def _test(cli: RunCLI, metrics: dict[str, Any]) -> Outcome:
 
 
 def _outcome(cli: RunCLI, metrics: dict[str, Any], path: Path) -> Outcome:
-    network = cli.model.network
-    with torch.no_grad():
-        sample = _sample(cli).to(next(network.parameters()).device)
-        metrics = {**metrics, "macs": float(cost(network, sample).macs)}
+    metrics = {**metrics, "macs": cli.size_log.macs}
     if cli.trainer.is_global_zero:
         write_text(path, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
-    return Outcome(cli.folder, network, metrics, cli.trainer.is_global_zero)
+    return Outcome(cli.folder, cli.model.network, metrics, cli.trainer.is_global_zero)
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:

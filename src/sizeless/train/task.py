@@ -16,6 +16,7 @@ from sizeless._validate import one_of, positive_int
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
 from sizeless.sizes import param_groups
 from sizeless.train.schedules import SCHEDULES, Plateau, schedule_factor
+from sizeless.train.sharding import average_gradients, clip_gradients, is_sharded, shard
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 
@@ -127,6 +128,29 @@ class Classifier(pl.LightningModule):
             {stage: nn.ModuleList(MeanMetric() for _ in classes) for stage in ("val", "test")}
         )
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+
+    def configure_model(self) -> None:
+        """Cut the network over the processes, where the strategy is ``Sharded``."""
+        if self.device_mesh is not None and not is_sharded(self.network.parameters()):
+            shard(self.network, self.device_mesh["data_parallel"])
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Average the gradients of what a sharded network keeps whole."""
+        if is_sharded(self.network.parameters()):
+            average_gradients(self.network.parameters())
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says."""
+        if gradient_clip_val and is_sharded(self.network.parameters()):
+            algorithm = gradient_clip_algorithm or "norm"
+            clip_gradients(self.network.parameters(), gradient_clip_val, str(algorithm))
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def forward(self, inputs: Tensor) -> Any:
         """Return the logits of ``inputs``: a tensor, or one for each task.

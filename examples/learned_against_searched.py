@@ -1,6 +1,6 @@
 """One run that learns its kernel sizes against a search over fixed ones.
 
-    pip install optuna
+    pip install 'sizeless[train,search]'
     python examples/learned_against_searched.py --learned recipes/mnist1d.yaml \
         --fixed recipes/mnist1d_plain.yaml --largest 40 --trials 16 --out runs/search
 

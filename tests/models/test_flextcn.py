@@ -219,3 +219,12 @@ def test_every_kind_of_convolution_is_counted_and_trains(conv: str) -> None:
     assert complexity_penalty(model, x[:1], form="macs").item() == pytest.approx(expected / 1e9)
     model(x).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_answers_at_every_step() -> None:
+    model, sequences = small(per_step=True).eval(), torch.randn(3, 2, 20)
+    answers = model(sequences)
+    assert answers.shape == (3, 5, 20)
+    model.per_step = False
+    torch.testing.assert_close(answers[..., -1], model(sequences))
+    torch.testing.assert_close(answers[..., 11], model(sequences[..., :12]))

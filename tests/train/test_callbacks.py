@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -46,9 +48,9 @@ def test_random_numbers_go_on_where_they_stopped():
     callback = RandomState()
     callback.load_state_dict(saved)
     torch.rand(5)
-    callback.on_train_start(None, None)
+    callback.on_train_start(SimpleNamespace(global_rank=0), None)
     assert torch.equal(torch.rand(3), expected)
-    assert torch.equal(RandomState().state_dict()["cpu"], torch.get_rng_state())
+    assert torch.equal(RandomState().state_dict()["processes"][0]["cpu"], torch.get_rng_state())
 
 
 def test_loggers_get_sizes_and_centres_by_path():

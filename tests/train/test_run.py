@@ -14,6 +14,24 @@ from sizeless.train.run import RunError, fit
 from sizeless.train.run import test as rerun_test
 from sizeless.trajectories import read_points
 
+SEQUENCES = """\
+trainer:
+  accelerator: cpu
+  enable_progress_bar: false
+  max_epochs: 1
+  limit_train_batches: 1
+  limit_val_batches: 1
+  limit_test_batches: 1
+  logger: false
+model:
+  network:
+    class_path: sizeless.models.FlexTCN
+    init_args: {in_channels: 1, num_classes: 10, kernel_size: 49, blocks: 1, width: 3}
+data:
+  class_path: sizeless.train.data.MNIST5000
+  init_args: {sequential: true, size: 7, batch_size: 16}
+"""
+
 
 def states(folder, name="last"):
     return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
@@ -270,3 +288,13 @@ def test_a_network_for_other_data_leaves_the_folder_free(run, tmp_path):
         run("a", key, "4")
     run("a", key, "10", "--trainer.max_epochs", "1")
     assert (tmp_path / "a" / "metrics.json").exists()
+
+
+def test_kernels_of_images_as_sequences_follow_the_number_of_samples(tmp_path):
+    recipe = tmp_path / "sequences.yaml"
+    recipe.write_text(SEQUENCES, encoding="utf-8")
+    fit(["--config", str(recipe), "--out", str(tmp_path / "a")])
+    outcome = rerun_test([str(tmp_path / "a"), "--resolution", "14"])
+    # 7 x 7 pixels have become 14 x 14.
+    assert {module.kernel_size for module in outcome.network.modules()
+            if isinstance(module, sizeless.FlexConv1d)} == {(193,)}  # fmt: skip

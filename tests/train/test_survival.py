@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -15,8 +16,8 @@ import torch
 
 import sizeless
 from sizeless.train.callbacks import KeepLimits
-from sizeless.train.checkpoints import UnreadableError, first_readable
 from sizeless.train.run import RunError, fit
+from sizeless.train.run import test as rerun_test
 
 STEPS = 4
 """Optimiser steps of an epoch of the small recipe here."""
@@ -81,6 +82,13 @@ EXTRAS = {
         "--trainer.callbacks.decay=0.9",
     ),
     "accumulation": ("--trainer.accumulate_grad_batches", "2"),
+    "half precision": ("--trainer.precision", "bf16-mixed"),
+    "early stopping": (
+        "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping",
+        "--trainer.callbacks.monitor=val/accuracy",
+        "--trainer.callbacks.mode=max",
+        "--trainer.callbacks.patience=2",
+    ),
 }
 
 
@@ -91,6 +99,8 @@ EXTRAS = {
         (6, "plateau"),
         (6, "average"),
         (3, "accumulation"),
+        (6, "half precision"),
+        (6, "early stopping"),
     ],
 )
 def test_a_run_cut_at_a_step_ends_like_one_that_was_not(args, tmp_path, crash, step, extra):
@@ -105,7 +115,7 @@ def test_a_run_cut_at_a_step_ends_like_one_that_was_not(args, tmp_path, crash, s
     assert_equal_endings(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("damage", ["torn", "foreign", "missing"])
+@pytest.mark.parametrize("damage", ["torn", "foreign", "of another network", "missing"])
 def test_the_checkpoint_before_serves_where_the_last_cannot(args, tmp_path, crash, damage):
     whole = fit([*args, "--out", str(tmp_path / "whole")]).metrics
     crash(7, power_cut)
@@ -117,6 +127,9 @@ def test_the_checkpoint_before_serves_where_the_last_cannot(args, tmp_path, cras
         last.write_bytes(last.read_bytes()[:-500])
     elif damage == "foreign":
         torch.save({"weights": torch.zeros(2)}, last)
+    elif damage == "of another network":
+        state = torch.load(last, weights_only=True)
+        torch.save(state | {"state_dict": {"network.0.weight": torch.zeros(2)}}, last)
     else:
         last.unlink()
     arguments = ["--out", str(tmp_path / "cut"), "--resume"]
@@ -140,11 +153,9 @@ def test_no_readable_checkpoint_is_one_line(args, tmp_path):
     assert [file.read_bytes() for file in files] == [b"no checkpoint"] * 2
 
 
-def test_nothing_to_read_is_nothing_to_resume(tmp_path):
-    assert first_readable([tmp_path / "last.ckpt"]) is None
-    (tmp_path / "last.ckpt").write_bytes(b"")
-    with pytest.raises(UnreadableError, match=r"last\.ckpt cannot be read"):
-        first_readable([tmp_path / "last.ckpt"])
+def test_nothing_to_read_is_nothing_to_resume(args, tmp_path):
+    fit([*args, "--out", str(tmp_path / "a"), "--resume", "--trainer.max_epochs", "1"])
+    assert (tmp_path / "a" / "metrics.json").exists()
 
 
 def test_a_run_that_is_asked_to_stop_saves_first(args, tmp_path, crash):
@@ -159,6 +170,34 @@ def test_a_run_that_is_asked_to_stop_saves_first(args, tmp_path, crash):
     resumed = fit(["--out", str(tmp_path / "cut"), "--resume"]).metrics
     assert without_clock(resumed) == without_clock(whole)
     assert_equal_endings(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_what_validation_chose_is_tested(args, tmp_path):
+    """The average of the weights, and not the weights behind it."""
+    folder = tmp_path / "a"
+    fitted = fit([*args, *EXTRAS["average"], "--out", str(folder)]).metrics
+    assert rerun_test([str(folder)]).metrics == fitted
+
+
+def test_a_run_that_early_stopping_ended_stays_ended(args, tmp_path):
+    args += [*EXTRAS["early stopping"], "--trainer.callbacks.patience=1", "--model.lr=1e-9"]
+    args += ["--model.size_lr=0", "--trainer.max_epochs=9"]
+    first = fit([*args, "--out", str(tmp_path / "a")]).metrics
+    assert first["epochs"] == 2
+    again = fit(["--out", str(tmp_path / "a"), "--resume"]).metrics
+    assert without_clock(again) == without_clock(first)
+
+
+def test_another_rate_is_taken_by_a_run_that_goes_on(args, tmp_path):
+    folder = tmp_path / "a"
+    fit([*args, "--out", str(folder), "--trainer.max_epochs=1"])
+    before = ending(folder)[0]
+    fit(["--out", str(folder), "--resume", "--trainer.max_epochs=2", "--model.lr=1e-30"])
+    moved = {
+        name for name, value in ending(folder)[0].items() if not torch.equal(value, before[name])
+    }
+    assert moved
+    assert not any(name.endswith("weight") for name in moved)
 
 
 @pytest.mark.slow
@@ -178,3 +217,7 @@ def test_a_run_killed_at_ten_moments_ends_like_one_that_was_not(args, tmp_path):
         process.wait()
         subprocess.run(command, check=True, env=environment)
         assert_equal_endings(tmp_path / "whole", folder)
+        metrics = [
+            json.loads((f / "metrics.json").read_text()) for f in (tmp_path / "whole", folder)
+        ]
+        assert without_clock(metrics[0]) == without_clock(metrics[1])

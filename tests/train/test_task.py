@@ -8,8 +8,10 @@ from torch import nn
 
 from sizeless.nn import DiffStride2d, FlexConv2d
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
+from sizeless.train.data.loading import BatchOrder
+from sizeless.train.objective import OutputError
 from sizeless.train.schedules import Plateau, schedule_factor
-from sizeless.train.task import Classifier, OutputError
+from sizeless.train.task import Classifier
 
 
 @pytest.fixture
@@ -216,3 +218,28 @@ def test_outputs_must_be_those_of_the_classes(network, batch):
     )
     with pytest.raises(OutputError, match=r"5 and 3 classes.*\(N, 5\) and \(N, 3\), got \(4, 3\)"):
         step(Classifier(network, [5, 3]), batch)
+
+
+def test_several_tasks_may_be_the_last_steps_of_a_sequence():
+    sequences, targets = torch.randn(5, 3, 12), torch.randint(4, (5, 2))
+    network = nn.Conv1d(3, 4, 1)
+    loss = step(Classifier(network, [4, 4]), (sequences, targets))
+    answers = network(sequences)[..., -2:]
+    expected = 2 * nn.functional.cross_entropy(answers, targets)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_accumulated_batches_weigh_by_their_samples_and_penalties_once_a_step():
+    class Trainer:
+        accumulate_grad_batches = 3
+        num_training_batches = 5
+
+        class train_dataloader:  # noqa: N801
+            batch_sampler = BatchOrder(18, 4)
+
+    task = Classifier(nn.Flatten(), 3)
+    task._trainer = Trainer()
+    weights = [task._weights(number) for number in range(5)]
+    # The trainer divides by 3: whole windows are means, and the last one has 4 and 2 samples.
+    assert weights[:3] == [(1.0, 1.0)] * 3
+    assert weights[3:] == [(3 * 4 / 6, 3 / 2), (3 * 2 / 6, 3 / 2)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sizeless._validate import feature_map, number, positive_int
+from sizeless._validate import boolean, feature_map, number, positive_int
 from sizeless.models.parts import Convolution, causal_convolution
 from sizeless.sizes import change_resolution_
 
@@ -36,8 +36,8 @@ class FlexTCNBlock(nn.Module):
 class FlexTCN(nn.Module):
     r"""Causal residual network for sequences whose kernels learn their length.
 
-    Residual blocks of two causal FlexConvs; a linear layer reads the last time step. FlexTCN-n has
-    n blocks and 2n FlexConvs.
+    Residual blocks of two causal FlexConvs; a linear layer reads the last time step, or each of
+    them. FlexTCN-n has n blocks and 2n FlexConvs.
 
     Args:
         in_channels: Channels of the sequence.
@@ -49,11 +49,12 @@ class FlexTCN(nn.Module):
         conv: ``"flex"``; or, to compare, ``"ckconv"``: kernels of all of ``kernel_size``, with no
             window, or ``"plain"``: causal ``torch.nn.Conv1d`` of ``kernel_size``.
         dropout_in: Dropout rate of the sequence.
+        per_step: Whether to answer at every step, and not after the last alone.
         **options: Keyword arguments of every convolution, for ``"flex"`` of ``FlexConv1d``, such
             as ``kernel``, ``init_size`` or ``init``; not those that change the sequence's length.
 
     Shape:
-        ``(N, in_channels, L)`` to ``(N, num_classes)``.
+        ``(N, in_channels, L)`` to ``(N, num_classes)``, per step to ``(N, num_classes, L)``.
 
     Raises:
         TypeError: If an argument has the wrong type or an option is unknown.
@@ -78,9 +79,11 @@ class FlexTCN(nn.Module):
         *,
         conv: str = "flex",
         dropout_in: float = 0.0,
+        per_step: bool = False,
         **options: Any,
     ) -> None:
         super().__init__()
+        self.per_step = boolean("per_step", per_step)
         self.in_channels = positive_int("in_channels", in_channels)
         positive_int("num_classes", num_classes)
         positive_int("width", width)
@@ -97,9 +100,12 @@ class FlexTCN(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Map ``(N, in_channels, L)`` to class scores ``(N, num_classes)``."""
+        """Map ``(N, in_channels, L)`` to class scores ``(N, num_classes)``, or at every step."""
         feature_map("input", input, 1, self.in_channels)
-        scores: Tensor = self.head(self.blocks(self.dropout_in(input))[..., -1])
+        steps = self.blocks(self.dropout_in(input)).transpose(1, 2)
+        scores: Tensor = (
+            self.head(steps).transpose(1, 2) if self.per_step else self.head(steps[:, -1])
+        )
         return scores
 
     def change_resolution_(self, factor: float) -> None:

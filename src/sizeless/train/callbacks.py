@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from sizeless.cost import cost
 from sizeless.penalties import aliasing_margins
@@ -145,15 +145,23 @@ class KeepLimits(Callback):
 
 
 class RandomState(Callback):
-    """Keep torch's random state in the checkpoint, so that a resumed run draws the same numbers."""
+    """Keep torch's random states in the checkpoint, so that a resumed run draws the same numbers.
+
+    Those of all processes: they draw differently, where their shares of a batch differ.
+    """
 
     def __init__(self) -> None:
         self.restored: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the CPU and of every GPU."""
+        """Return the states of the CPU and of every GPU, for each process."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+        mine = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return {"processes": [mine]}
+        every: list[Any] = [None] * distributed.get_world_size()
+        distributed.all_gather_object(every, mine)
+        return {"processes": every}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts; what comes before draws numbers too."""
@@ -161,7 +169,20 @@ class RandomState(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the states of a resumed run."""
-        if self.restored:
-            torch.set_rng_state(self.restored["cpu"].cpu())
-            if len(self.restored["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all([state.cpu() for state in self.restored["cuda"]])
+        processes = self.restored.get("processes", [])
+        if trainer.global_rank >= len(processes):
+            return
+        mine = processes[trainer.global_rank]
+        torch.set_rng_state(mine["cpu"].cpu())
+        if len(mine["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([state.cpu() for state in mine["cuda"]])
+
+
+class StaysStopped(Callback):
+    """Keep a run stopped that early stopping had ended before its last checkpoint was resumed."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop before the first step."""
+        for callback in trainer.early_stopping_callbacks:
+            if callback.wait_count >= callback.patience:
+                trainer.should_stop = True

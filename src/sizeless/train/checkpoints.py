@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
-import warnings
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from sizeless._files import write_atomically
+from sizeless.train.sharding import Sharded
+
+SHARDED = "sizeless_sharded"
+"""Key of a checkpoint: whether it is of a run in shards."""
 
 NEEDED = ("state_dict", "loops", "optimizer_states", "callbacks")
 """What a checkpoint of a run holds, among other things."""
@@ -64,6 +66,12 @@ class Checkpoints(Checkpoint):
         self.epoch = state_dict["epoch"]
         self.metrics = dict(state_dict["metrics"])
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say whether parameters are in the order of a sharded run."""
+        checkpoint[SHARDED] = isinstance(trainer.strategy, Sharded)
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -76,7 +84,11 @@ class Checkpoints(Checkpoint):
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         due = self.every and trainer.global_step % self.every == 0
-        if due or trainer.received_sigterm:
+        asked = trainer.received_sigterm
+        if trainer.world_size > 1:
+            # All processes save together, and the signal may reach them on either side of a step.
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if due or asked:
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -140,24 +152,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def first_readable(paths: Sequence[Path]) -> tuple[Path, dict[str, Any]] | None:
-    """Return the first file that is there and whole, and its content; warn of each that is not.
+def check_strategy(path: Path, state: dict[str, Any], trainer: pl.Trainer) -> None:
+    """Raise if a strategy that shards would read the optimiser's state of one that does not.
+
+    They count parameters in different orders.
 
     Raises:
-        UnreadableError: If there are files, and none is whole.
+        UnreadableError: If so.
     """
-    problems = []
-    for path in paths:
-        if not path.is_file():
-            continue
-        try:
-            state = read_checkpoint(path)
-        except UnreadableError as error:
-            problems.append(str(error))
-            continue
-        for problem in problems:
-            warnings.warn(f"{problem}; going on from {path}", stacklevel=2)
-        return path, state
-    if problems:
-        raise UnreadableError("; ".join(problems))
-    return None
+    sharded = isinstance(trainer.strategy, Sharded)
+    if sharded and not state.get(SHARDED, False):
+        raise UnreadableError(
+            f"{path} is of a run that was not sharded, and its optimiser cannot go on in shards: "
+            "go on without --trainer.strategy sharded, or begin with --start_from"
+        )

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from sizeless.sizes import change_resolution_, sizes
-from sizeless.train.callbacks import KeepLimits, RandomState, SizeBar, SizeLog
+from sizeless.train.callbacks import KeepLimits, RandomState, SizeBar, SizeLog, StaysStopped
 from sizeless.train.checkpoints import Checkpoints, SafeCheckpointIO
 from sizeless.train.folder import RunFolder
 from sizeless.train.task import Classifier
@@ -140,6 +140,7 @@ class RunCLI(LightningCLI):
             self.size_log,
             KeepLimits(),
             RandomState(),
+            StaysStopped(),
             self.timer,
             *([] if config["enable_progress_bar"] is False else [SizeBar(leave=True)]),
             self.chosen,

@@ -16,15 +16,16 @@ from urllib.error import URLError
 import lightning.pytorch as pl
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from sizeless._files import write_text
 from sizeless.train import environment
-from sizeless.train.checkpoints import UnreadableError, first_readable, read_checkpoint
+from sizeless.train.checkpoints import UnreadableError, check_strategy, read_checkpoint
 from sizeless.train.config import RunCLI
 from sizeless.train.folder import RunError, RunFolder
-from sizeless.train.task import OutputError
+from sizeless.train.objective import OutputError
 
 __all__ = ["Outcome", "RunError", "fit", "test"]
 
@@ -124,7 +125,8 @@ def test(args: Sequence[str], prog: str = "sizeless test") -> Outcome:
         trained = _sample_size(RunCLI(given, folder, prog))
         cli = RunCLI([*given, f"--data.init_args.size={own.resolution}"], folder, prog)
         _load_best(cli.model, folder)
-        cli.render_for(own.resolution / trained)
+        # Of an image as a sequence, the samples grow with the square of the resolution.
+        cli.render_for(_sample_size(cli) / trained)
     with _quiet():
         (tested,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     metrics = {"resolution": own.resolution, "trained_at": trained, **tested}
@@ -159,13 +161,25 @@ def _start_from(cli: RunCLI, folder: RunFolder) -> None:
 
 
 def _resumed(cli: RunCLI) -> Path | None:
-    """Load the last checkpoint that is whole, and return its path; None if there is none."""
-    found = first_readable((cli.folder.last, cli.folder.previous))
-    if found is None:
-        return None
+    """Load the last checkpoint that is whole and the run's own, and return its path, if any."""
     _keep_resolution(cli)
-    _load(cli.model, *found)
-    return found[0]
+    problems = []
+    for path in (cli.folder.last, cli.folder.previous):
+        if not path.is_file():
+            continue
+        try:
+            state = read_checkpoint(path)
+            _load(cli.model, path, state)
+        except (UnreadableError, RunError) as error:
+            problems.append(str(error))
+            continue
+        check_strategy(path, state, cli.trainer)
+        for problem in problems:
+            warnings.warn(f"{problem}; going on from {path}", stacklevel=2)
+        return path
+    if problems:
+        raise RunError("; ".join(problems))
+    return None
 
 
 def _keep_resolution(cli: RunCLI) -> None:
@@ -238,6 +252,11 @@ def _load(task: pl.LightningModule, checkpoint: Path, state: dict[str, Any]) -> 
 
 
 def _test(cli: RunCLI, metrics: dict[str, Any]) -> Outcome:
+    callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, WeightAveraging):
+            # It would put the weights behind the average in place of the average that was chosen.
+            callback._average_model = None
     (tested,) = cli.trainer.test(
         cli.model, datamodule=cli.datamodule, ckpt_path=cli.folder.best, verbose=False
     )
@@ -273,6 +292,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Logs of very short epochs have their rows at the end of the epoch.
             warnings.filterwarnings("ignore", message="The number of training batches")
+            warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but loading")
             for category in (DeprecationWarning, FutureWarning):
                 warnings.filterwarnings(
                     "ignore", category=category, module=r"(lightning|jsonargparse)\b"

@@ -45,6 +45,16 @@ class Sharded(ModelParallelStrategy):
         """Start the processes as one group over which the data, and nothing else, are divided."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+        task = self.lightning_module
+        if task is None:
+            raise RuntimeError("a trainer sets the strategy up for a task")
+
+        def configure_model() -> None:
+            if not is_sharded(task.parameters()):
+                shard(task.get_submodule("network"), self.device_mesh["data_parallel"])
+
+        # For this strategy alone: callbacks ask whether a task has this hook.
+        task.configure_model = configure_model  # type: ignore[method-assign]
 
 
 StrategyRegistry.register("sharded", Sharded, description="FSDP2 that keeps learned sizes whole")

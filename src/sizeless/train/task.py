@@ -8,31 +8,22 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from sizeless._validate import one_of, positive_int
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
 from sizeless.sizes import param_groups
+from sizeless.train.data.loading import BatchOrder
+from sizeless.train.objective import losses_of, outputs_of, right_ones
 from sizeless.train.schedules import SCHEDULES, Plateau, schedule_factor
-from sizeless.train.sharding import average_gradients, clip_gradients, is_sharded, shard
+from sizeless.train.sharding import average_gradients, clip_gradients, is_sharded
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
-
-TOLERANCE = 0.04
-"""Largest error of a number that counts as right (the adding problem's usual limit)."""
-
-UNLABELLED = -1
-"""Target of a sample that has no label for a task."""
 
 Batch = tuple[Tensor, Tensor]
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Mixes the samples of a training batch; targets become shares of classes ``(N, classes)``."""
-
-
-class OutputError(ValueError):
-    """A network whose outputs are not those that the data ask for."""
 
 
 class Classifier(pl.LightningModule):
@@ -129,11 +120,6 @@ class Classifier(pl.LightningModule):
         )
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
 
-    def configure_model(self) -> None:
-        """Cut the network over the processes, where the strategy is ``Sharded``."""
-        if self.device_mesh is not None and not is_sharded(self.network.parameters()):
-            shard(self.network, self.device_mesh["data_parallel"])
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Average the gradients of what a sharded network keeps whole."""
         if is_sharded(self.network.parameters()):
@@ -153,38 +139,44 @@ class Classifier(pl.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def forward(self, inputs: Tensor) -> Any:
-        """Return the logits of ``inputs``: a tensor, or one for each task.
-
-        Raises:
-            OutputError: If their number is not that of the classes.
-        """
-        logits = self.network(inputs)
-        parts = [logits] if isinstance(logits, Tensor) else logits
-        shapes = [tuple(part.shape) for part in parts]
-        if shapes != [(len(inputs), count) for count in self.classes]:
-            wanted = [("N", count) for count in self.classes]
-            raise OutputError(
-                f"the data have {_counted(self.classes)} classes, so the network must return "
-                f"logits of shape {_shown(wanted)}, got {_shown(shapes)} for N = {len(inputs)}; "
-                "set num_classes in model.network.init_args"
-            )
-        return logits
+        """Return what the network makes of ``inputs``: logits, or some for each task."""
+        return self.network(inputs)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, penalties included."""
         inputs, targets = batch
         if self.mix is not None:
             inputs, targets = self.mix(inputs, targets)
-        loss = self._cross_entropy(self(inputs), targets, self.label_smoothing)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(targets))
-        loss = loss * self._share(len(targets))
+        logits = outputs_of(self(inputs), len(inputs), self.classes)
+        losses, counts = losses_of(logits, targets, self.label_smoothing)
+        self.log("train/loss", losses.detach().sum(), prog_bar=True, batch_size=len(targets))
+        mine, whole = self._weights(batch_idx)
+        loss = (losses * _shares(counts)).sum() * mine
         if self.aliasing_weight:
-            loss = loss + self.aliasing_weight * aliasing_penalty(self.network)
+            loss = loss + self.aliasing_weight * whole * aliasing_penalty(self.network)
         if self.complexity_weight:
-            loss = loss + self.complexity_weight * complexity_penalty(self.network, inputs[:1])
+            penalty = complexity_penalty(self.network, inputs[:1])
+            loss = loss + self.complexity_weight * whole * penalty
         if self.kernel_norm_weight:
-            loss = loss + self.kernel_norm_weight * kernel_norm_penalty(self.network)
+            loss = loss + self.kernel_norm_weight * whole * kernel_norm_penalty(self.network)
         return loss
+
+    def _weights(self, batch_idx: int) -> tuple[float, float]:
+        """Weights of a batch's loss and of penalties, where several batches make one step.
+
+        The trainer divides by their usual number, whatever their sizes and however many are left
+        at the end of an epoch.
+        """
+        usual = self._trainer.accumulate_grad_batches if self._trainer else 1
+        if usual == 1:
+            return 1.0, 1.0
+        first = batch_idx - batch_idx % usual
+        last = min(first + usual, int(self.trainer.num_training_batches))
+        order = getattr(self.trainer.train_dataloader, "batch_sampler", None)
+        if not isinstance(order, BatchOrder):
+            return usual / (last - first), usual / (last - first)
+        together = sum(order.size_of(number) for number in range(first, last))
+        return usual * order.size_of(batch_idx) / together, usual / (last - first)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
@@ -209,12 +201,16 @@ class Classifier(pl.LightningModule):
             self.plateau.update(float(metric))
 
     def on_train_start(self) -> None:
-        """Take the rate of the schedule: with more epochs it is another than was saved."""
+        """Take rates and decay of this configuration: those of a checkpoint may be others."""
         for config in self.trainer.lr_scheduler_configs:
             schedule: Any = config.scheduler
             factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
-            for group, factor in zip(schedule.optimizer.param_groups, factors, strict=True):
+            groups = schedule.optimizer.param_groups
+            for group, asked, factor in zip(groups, self._groups(), factors, strict=True):
+                group["initial_lr"] = asked.get("lr", self.lr)
+                group["weight_decay"] = asked["weight_decay"]
                 group["lr"] = group["initial_lr"] * factor
+            schedule.base_lrs = [group["initial_lr"] for group in groups]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the plateau."""
@@ -228,43 +224,34 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser with warm-up and schedule, stepped after every batch."""
-        groups = param_groups(
-            self.network, self.lr, size_lr=self.size_lr, weight_decay=self.weight_decay
-        )
+        groups = self._groups()
         steps = int(self.trainer.estimated_stepping_batches)
         # The factor is no part of the state: a run resumed with more epochs follows their cosine.
         factor = schedule_factor(self.schedule, steps, self.warmup, self.milestones, self.plateau)
-        optimizer = _optimizer(self.optimizer_name, groups, self.lr)
+        # One operation cannot take parameters that are whole and those that are cut.
+        together = False if is_sharded(self.network.parameters()) else None
+        optimizer = _optimizer(self.optimizer_name, groups, self.lr, together)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"},
         }
 
-    def _cross_entropy(self, logits: Any, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-        pairs = [(logits, targets)]
-        if not isinstance(logits, Tensor):
-            pairs = list(zip(logits, targets.unbind(1), strict=True))
-        return torch.stack([_mean_loss(*pair, smoothing) for pair in pairs]).sum()
-
-    def _share(self, count: int) -> float | Tensor:
-        """What makes the mean over processes a mean over samples, where shares differ."""
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return 1.0
-        total = torch.tensor(float(count), device=self.device)
-        distributed.all_reduce(total)
-        return count * distributed.get_world_size() / total
+    def _groups(self) -> list[dict[str, Any]]:
+        return param_groups(
+            self.network, self.lr, size_lr=self.size_lr, weight_decay=self.weight_decay
+        )
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
         inputs, targets = batch
-        logits = self(inputs)
-        self._loss_of(stage).update(self._cross_entropy(logits, targets), len(targets))
-        parts = [logits] if isinstance(logits, Tensor) else logits
-        columns = [targets] if isinstance(logits, Tensor) else targets.unbind(1)
-        for accuracy, part, column in zip(self._of(stage), parts, columns, strict=True):
-            known = column != UNLABELLED
-            right = _is_right(part, column) & known
+        logits = outputs_of(self(inputs), len(inputs), self.classes)
+        # A process that has no more samples is given one of another's, without its target.
+        if len(targets) == 0:
+            return
+        self._loss_of(stage).update(losses_of(logits, targets)[0].sum(), len(targets))
+        for accuracy, pair in zip(self._of(stage), right_ones(logits, targets), strict=True):
+            right, known = (part.sum() for part in pair)
             # A weight of 0 keeps a batch without labels out of the mean, in all processes alike.
-            accuracy.update(right.sum() / known.sum().clamp(min=1), known.sum())
+            accuracy.update(right / known.clamp(min=1), known)
 
     def _of(self, stage: str) -> Any:
         return self.accuracies[stage]
@@ -286,35 +273,22 @@ class Classifier(pl.LightningModule):
             metric.reset()
 
 
-def _counted(classes: Sequence[int]) -> str:
-    return " and ".join(map(str, classes))
+def _shares(counts: Tensor) -> float | Tensor:
+    """What makes the mean over processes a mean over samples, where shares differ."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1.0
+    totals = counts.clone()
+    distributed.all_reduce(totals)
+    return counts * distributed.get_world_size() / totals.clamp(min=1)
 
 
-def _shown(shapes: Sequence[Sequence[object]]) -> str:
-    return " and ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
-
-
-def _mean_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy, 0 where no sample of the batch has a label."""
-    if targets.dim() == 1 and targets.is_floating_point():
-        return functional.mse_loss(logits.squeeze(-1), targets)
-    if targets.dim() == 1 and bool((targets == UNLABELLED).all()):
-        return logits.sum() * 0.0
-    return functional.cross_entropy(
-        logits, targets, ignore_index=UNLABELLED, label_smoothing=smoothing
-    )
-
-
-def _is_right(logits: Tensor, targets: Tensor) -> Tensor:
-    if targets.is_floating_point():
-        return (logits.squeeze(-1) - targets).abs() <= TOLERANCE
-    return logits.argmax(1) == targets
-
-
-def _optimizer(name: str, groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
+def _optimizer(
+    name: str, groups: list[dict[str, Any]], lr: float, together: bool | None
+) -> torch.optim.Optimizer:
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9)
-    return (torch.optim.AdamW if name == "adamw" else torch.optim.Adam)(groups, lr=lr)
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, foreach=together)
+    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=lr, foreach=together)
 
 
 def _positive(name: str, value: float) -> float:

@@ -62,11 +62,20 @@ def test_processes_together_see_what_one_would(world_size):
     assert together == [sorted(batch) for batch in whole if len(batch) >= world_size]
 
 
-def test_evaluation_leaves_no_sample_out_and_sees_none_twice():
-    shares = [indices(BatchOrder(9, 4, None, rank, 3)) for rank in range(3)]
-    assert sorted(index for share in shares for batch in share for index in batch) == [*range(9)]
-    assert [len(BatchOrder(9, 4, None, rank, 3)) for rank in range(3)] == [3, 2, 2]
-    assert [len(share) for share in shares] == [3, 2, 2]
+def test_evaluation_leaves_no_sample_out_and_counts_none_twice():
+    orders = [BatchOrder(9, 4, None, rank, 3) for rank in range(3)]
+    counted = [draw.index for order in orders for batch in order for draw in batch if draw.counts]
+    assert sorted(counted) == [*range(9)]
+    assert [len(order) for order in orders] == [len([*order]) for order in orders] == [3, 3, 3]
+    assert [orders[0].size_of(number) for number in range(3)] == [4, 4, 1]
+
+
+def test_a_process_without_samples_gets_one_without_its_target():
+    batches = [[*Loader(samples(9), BatchOrder(9, 4, None, rank, 3))] for rank in range(3)]
+    assert [[len(targets) for _, targets in share] for share in batches] == [
+        [2, 2, 1], [1, 1, 0], [1, 1, 0],
+    ]  # fmt: skip
+    assert all(len(inputs) > 0 for share in batches for inputs, _ in share)
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -27,10 +27,12 @@ class Draw:
     Attributes:
         index: Which sample.
         seed: Seed of its augmentation: another one in every epoch.
+        counts: Whether it is wanted: one that is not comes without its target.
     """
 
     index: int
     seed: int
+    counts: bool = True
 
 
 class Position(NamedTuple):
@@ -195,8 +197,11 @@ class BatchOrder(Sampler[list[Draw]]):
 
     def __len__(self) -> int:
         whole, rest = divmod(self.count, self.batch_size)
-        needed = self.rank + 1 if self.position is None else self.world_size
-        return whole + (rest >= needed)
+        return whole + (rest >= (1 if self.position is None else self.world_size))
+
+    def size_of(self, number: int) -> int:
+        """Return how many samples a batch has, over all processes."""
+        return min(self.batch_size, self.count - number * self.batch_size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         order, seeds, start = list(range(self.count)), [0] * self.count, 0
@@ -208,7 +213,23 @@ class BatchOrder(Sampler[list[Draw]]):
         draws = [Draw(*pair) for pair in zip(order, seeds, strict=True)]
         for number in range(start, len(self)):
             batch = draws[number * self.batch_size : (number + 1) * self.batch_size]
-            yield batch[self.rank :: self.world_size]
+            share = batch[self.rank :: self.world_size]
+            # All processes make as many steps: sharded ones wait for each other in each.
+            yield share or [replace(batch[0], counts=False)]
+
+
+class _Shared:
+    """Samples for one of several processes; those that do not count come without targets."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Any:
+        inputs, targets = self.samples.__getitems__(draws)
+        return inputs, targets if draws[0].counts else targets[:0]
 
 
 class Loader(DataLoader[Any]):
@@ -216,7 +237,7 @@ class Loader(DataLoader[Any]):
 
     def __init__(self, samples: Samples, order: BatchOrder, workers: int = 0) -> None:
         super().__init__(
-            samples,  # type: ignore[arg-type]
+            samples if order.world_size == 1 else _Shared(samples),  # type: ignore[arg-type]
             batch_sampler=order,
             collate_fn=_as_it_is,
             num_workers=workers,

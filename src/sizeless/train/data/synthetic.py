@@ -61,9 +61,9 @@ class CopyMemory(SyntheticData):
     A sequence has ``memory`` symbols of ``symbols`` kinds, blanks, one mark ``memory`` steps before
     the end, and blanks again. Inputs are one-hot, of ``symbols + 2`` channels (the last two: blank
     and mark) and ``delay + 2 * memory`` steps. Targets have the shape ``(N, memory)``: the symbol
-    to be said in each of the last ``memory`` steps. So it is a set of ``memory`` tasks for a
-    network with as many heads; the last steps of an output ``(N, symbols, L)`` fit too. Other steps
-    have no target.
+    to be said in each of the last ``memory`` steps. So it is a set of ``memory`` tasks: for a
+    network with as many heads, or for one that answers at every step, ``(N, symbols, L)``, of which
+    the last steps are taken. Other steps have no target.
 
     Best size: the symbol to be said was heard ``delay + memory`` steps before, so a causal network
     that answers step by step has to reach that far and no farther.

@@ -4,93 +4,104 @@
     python examples/learned_against_searched.py --learned recipes/mnist1d.yaml \
         --fixed recipes/mnist1d_plain.yaml --largest 40 --trials 16 --out runs/search
 
-Each trial trains the fixed network with another kernel size, proposed by Optuna from the validation
-accuracies before; the learned network trains once. OUT/search.csv has a row for every run that has
-ended.
+Optuna tries a grid of sizes: one training each of the fixed network. The learned network trains
+once. OUT/search.csv has a row for every run, and their sum is printed; a search that was stopped
+goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 
-import sizeless
-from sizeless.train.run import Outcome, fit
+from sizeless.train.run import fit
+from sizeless.trajectories import read_points
 
-COLUMNS = ("run", "size", "val_accuracy", "test_accuracy", "seconds", "parameters", "gmacs")
-
-
-def train(recipe: Path, folder: Path, *options: str) -> Outcome:
-    """Train a recipe in a folder."""
-    quiet = "--trainer.enable_progress_bar=false"
-    return fit(
-        ["--config", str(recipe), "--out", str(folder), "--trainer.logger=false", quiet, *options]
-    )
+COLUMNS = ("run", "size", "val/accuracy", "test/accuracy", "seconds", "parameters", "macs")
 
 
-def row(name: str, size: str, outcome: Outcome, example: torch.Tensor) -> dict[str, Any]:
-    """Describe a run; its cost is that of one sample through the network at the end."""
-    with torch.no_grad():
-        macs = float(sizeless.cost(outcome.network.cpu(), example).macs)
-    metrics = outcome.metrics
-    return {
-        "run": name,
-        "size": size,
-        "val_accuracy": metrics["val/accuracy"],
-        "test_accuracy": metrics["test/accuracy"],
-        "seconds": metrics["seconds"],
-        "parameters": metrics["parameters"],
-        "gmacs": macs / 1e9,
-    }
+def train(recipe: Path, folder: Path, *options: str) -> dict[str, Any]:
+    """Train a recipe in a folder, unless that is done, and return its metrics."""
+    metrics = folder / "metrics.json"
+    if not metrics.exists():
+        quiet = ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+        fit(["--config", str(recipe), "--out", str(folder), "--resume", *quiet, *options])
+    content: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    return content
+
+
+def learned_sizes(folder: Path, epoch: int) -> str:
+    """Sizes of all layers and axes at an epoch."""
+    points = read_points(folder / "sizes.csv")
+    return " ".join(f"{point.size:g}" for point in points if point.epoch == epoch)
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the table of the runs so far."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
-def main() -> None:
-    """Search, learn, and write the table."""
+def grid(smallest: int, largest: int, count: int) -> list[int]:
+    """Sizes at equal distances, both ends among them, whole numbers.
+
+    Examples:
+        >>> grid(3, 40, 4)
+        [3, 15, 28, 40]
+    """
+    distance = (largest - smallest) / max(count - 1, 1)
+    return sorted({round(smallest + number * distance) for number in range(count)})
+
+
+def arguments() -> tuple[argparse.Namespace, list[str]]:
+    """Read the command line; what is not ours goes to every run, as --data.init_args.root DIR."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--learned", type=Path, required=True, help="recipe with learned sizes")
     parser.add_argument("--fixed", type=Path, required=True, help="recipe with a kernel_size")
     parser.add_argument("--largest", type=int, required=True, help="largest kernel size tried")
     parser.add_argument("--smallest", type=int, default=3)
-    parser.add_argument("--step", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=16)
+    parser.add_argument("--trials", type=int, default=16, help="how many sizes to try")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shape", type=int, nargs="+", default=[1, 1, 40], help="of one input")
     parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    example, seed = torch.zeros(given.shape), f"--seed_everything={given.seed}"
+    return parser.parse_known_args()
 
-    outcome = train(given.learned, given.out / "learned", seed)
-    learned = " ".join("x".join(map(str, item.size)) for item in sizeless.sizes(outcome.network))
-    rows = [row("learned", learned, outcome, example)]
+
+def main() -> None:
+    """Search, learn, and write the table."""
+    given, rest = arguments()
+    options = [f"--seed_everything={given.seed}", *rest]
+    folder = given.out / "learned"
+    metrics = train(given.learned, folder, *options)
+    rows = [{"run": "learned", "size": learned_sizes(folder, metrics["epoch"]), **metrics}]
     write(given.out / "search.csv", rows)
 
     def trial(suggest: optuna.Trial) -> float:
-        size = suggest.suggest_int("size", given.smallest, given.largest, step=given.step)
+        size = suggest.suggest_int("size", given.smallest, given.largest)
         key = f"--model.network.init_args.kernel_size={size}"
-        outcome = train(given.fixed, given.out / f"trial{suggest.number}", key, seed)
-        rows.append(row(f"trial{suggest.number}", str(size), outcome, example))
+        metrics = train(given.fixed, given.out / f"size{size}", key, *options)
+        rows.append({"run": "fixed", "size": str(size), **metrics})
         write(given.out / "search.csv", rows)
-        return float(outcome.metrics["val/accuracy"])
+        return float(metrics["val/accuracy"])
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize", sampler=optuna.samplers.TPESampler(seed=given.seed)
+    sizes = grid(given.smallest, given.largest, given.trials)
+    sampler = optuna.samplers.GridSampler({"size": sizes}, seed=given.seed)
+    optuna.create_study(direction="maximize", sampler=sampler).optimize(trial, n_trials=len(sizes))
+    best = max(rows[1:], key=lambda row: row["val/accuracy"])
+    together = sum(row["seconds"] for row in rows[1:])
+    print(
+        f"learned: test accuracy {rows[0]['test/accuracy']:.4f} in {rows[0]['seconds']:.0f} s\n"
+        f"best of {len(sizes)} fixed sizes on validation, {best['size']}: test accuracy "
+        f"{best['test/accuracy']:.4f}; {together:.0f} s for all"
     )
-    study.optimize(trial, n_trials=given.trials)
 
 
 if __name__ == "__main__":

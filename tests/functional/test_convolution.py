@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from sizeless.functional import convolve, naive
+from sizeless.functional import convolve, naive, plan
 
 METHODS = ["direct", "fft"]
 MODES = ["zeros", "circular", "reflect", "replicate"]
@@ -258,6 +258,23 @@ def test_autocast_does_not_round_the_fourier_path() -> None:
     expected = convolve(input, weight, method="direct").bfloat16()
     # One rounding, at the end: all but a few values that lie between two bfloat16 agree exactly.
     assert (actual == expected).float().mean() > 0.98
+
+
+def test_autocast_does_not_round_what_goes_through_transforms_alone() -> None:
+    tensors = torch.randn(2, 8, 28, 28), torch.randn(8, 8, 15, 15), torch.randn(8)
+    tensors = [part.requires_grad_() for part in tensors]
+    assert {step.method for step in plan(*tensors[:2], padding="same")} == {"fft"}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = convolve(*tensors, padding="same")
+    expected = convolve(*tensors, padding="same")
+    assert torch.equal(actual, expected.bfloat16())
+    grad = torch.randn_like(actual)
+    for mine, theirs in zip(
+        torch.autograd.grad(actual, tensors, grad),
+        torch.autograd.grad(expected, tensors, grad.float()),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -60,6 +60,15 @@ def test_devices_without_complex_numbers_stay_direct() -> None:
     assert {step.method for step in plan_for(geometry(8, 64, 1, 28, 15, 2), "mps")} == {"direct"}
 
 
+@pytest.mark.parametrize("method", ["auto", "direct", "fft"])
+def test_plans_of_a_gpu_are_shown_without_one(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1 / 0)
+    chosen = plan((8, 64, 1024), (64, 1, 31), groups=64, method=method, device_type="cuda")
+    assert method in ("auto", chosen.output.method)
+
+
 def test_a_plan_reads_as_one_line() -> None:
     shown = str(plan((8, 64, 56, 56), (64, 1, 31, 31), padding="same", groups=64))
     assert shown.startswith("output: fft ")

@@ -95,6 +95,13 @@ def test_keeps_the_layout_and_takes_no_maps_at_all():
     assert not empty[1].grad.any()
 
 
+def test_no_maps_at_all_are_no_chunks_on_any_device():
+    input = torch.empty(0, 3, 8, device="meta")
+    grids = [torch.empty(12, 8, device="meta")]
+    assert list(resampled._chunks(input, grids)) == []
+    assert list(resampled._chunks(input.new_empty(2, 3, 8), grids)) == [slice(0, 2)]
+
+
 def test_is_one_node_of_a_compiled_graph():
     inputs = parts(*CASES[1], dtype=torch.float32)
     compiled = torch.compile(together, fullgraph=True, backend="aot_eager")

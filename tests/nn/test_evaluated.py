@@ -26,6 +26,13 @@ LAYERS = {
 layers = pytest.mark.parametrize("kind", LAYERS)
 
 
+@pytest.fixture(autouse=True)
+def _no_graphs_are_left():
+    """The compiler counts the graphs of layers that are gone, until rubbish is collected."""
+    yield
+    torch._dynamo.reset()
+
+
 def made(kind):
     make, shape = LAYERS[kind]
     return make().eval(), torch.randn(shape)
@@ -48,8 +55,7 @@ def test_compiled_evaluation_is_eager_evaluation_with_what_it_keeps(kind):
     assert graphs.count == 1
 
 
-def test_nothing_is_rendered_twice(monkeypatch):
-    layer, input = made("flex")
+def watched_renderings(layer, monkeypatch):
     renderings = []
     original = type(layer)._factors
 
@@ -58,6 +64,12 @@ def test_nothing_is_rendered_twice(monkeypatch):
         return original(self)
 
     monkeypatch.setattr(type(layer), "_factors", factors)
+    return renderings
+
+
+def test_nothing_is_rendered_twice(monkeypatch):
+    layer, input = made("flex")
+    renderings = watched_renderings(layer, monkeypatch)
     run = Graphs().compile(layer)
     with torch.no_grad():
         for _ in range(3):
@@ -79,6 +91,35 @@ def test_other_parameters_are_used_where_they_are_given():
         expected = call(other, input)
         torch.testing.assert_close(Graphs().compile(call)(other, input), expected)
         assert not torch.allclose(layer(input), expected)
+
+
+@pytest.mark.parametrize("kind", ["flex", "strided", "circular"])
+def test_channels_stay_last_in_memory(kind):
+    layer, input = made(kind)
+    input = input.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        expected, output = layer(input), Graphs().compile(layer)(input)
+    assert expected.is_contiguous(memory_format=torch.channels_last)
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(output, expected)
+
+
+def test_tied_parameters_are_given_once(monkeypatch):
+    layer, input = made("flex")
+    layer.kernel.mixing[2] = layer.kernel.mixing[1]
+    changed = {name: value.detach() * 0.9 for name, value in layer.named_parameters()}
+
+    def call(parameters, input):
+        return torch.func.functional_call(layer, parameters, (input,))
+
+    run = Graphs().compile(layer)
+    with torch.no_grad():
+        expected = copy.deepcopy(layer)(input)
+        renderings = watched_renderings(layer, monkeypatch)
+        for _ in range(2):
+            torch.testing.assert_close(run(input), expected)
+        assert len(renderings) == 1
+        torch.testing.assert_close(Graphs().compile(call)(changed, input), call(changed, input))
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from pathlib import Path
 
 import mnist1d.data
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 
 from sizeless.cli import main
 from sizeless.train.callbacks import SizeLog
@@ -24,7 +26,10 @@ SHORT = [
     "--data.batch_size=2",
     *(f"--trainer.limit_{stage}_batches=1" for stage in ("train", "val", "test")),
 ]
-STARTS_FROM = {"cifar10_32px_from_16px": "cifar10_16px_flexnet7"}
+STARTS_FROM = {
+    "cifar10_32px_from_16px": "cifar10_16px_flexnet7",
+    "imagenet32_from_16px": "imagenet16_flexnet5",
+}
 
 
 def kernels(size):
@@ -46,12 +51,15 @@ SMALLER = {
     "fashion_flexnet3": sized(12, 13),
     "fashion_niff_resnet18": sized(28),
     "imagenet100_niff_mobilenet_v2": sized(64),
+    "imagenet16_flexnet5": sized(8, 9),
     "imagenet32_flexnet5": sized(8, 9),
+    "imagenet32_from_16px": sized(16, 9),
     "mnist5000_flextcn2": sized(14, 196),
     "npcifar10_flextcn6": ["--data.length=100", *kernels(100)],
     "smnist_flextcn6": sized(14, 196),
     "speech_raw_flextcn6": ["--data.stride=40", *kernels(400)],
     "stl10_flexnet7": sized(16, 17),
+    "stl10_resnet18": sized(32),
 }
 """What makes a recipe quick: fewer pixels or samples, and kernels to match."""
 
@@ -66,6 +74,7 @@ SLOW = {
     "imagenet100_niff_convnext_tiny",
     "imagenet100_niff_densenet121",
     "imagenet100_niff_resnet50",
+    "imagenet16_flexnet5",
     "imagenet_diffstride_resnet18",
     "imagenet_niff_resnet50",
     "mnist_flexnet7",
@@ -79,7 +88,9 @@ NOTHING_LEARNED = {
     "cifar10_spectral_resnet18",
     "cifar10_strided_resnet18",
     "digits_plain",
+    "japanese_vowels_plain",
     "mnist1d_plain",
+    "stl10_resnet18",
 }
 """Recipes of networks whose sizes are fixed: the baselines."""
 
@@ -116,11 +127,14 @@ def _classes_are_those_of_the_data(monkeypatch):
     """Check that the last layer has an output for each class of the data."""
 
     def check(self, trainer, pl_module):
-        classes = trainer.datamodule.num_classes
-        *_, bias = pl_module.network.parameters()
-        assert len(bias) == (classes if isinstance(classes, int) else classes[-1])
+        check_outputs(pl_module.network, trainer.datamodule.num_classes)
 
     monkeypatch.setattr(SizeLog, "on_fit_start", check, raising=False)
+
+
+def check_outputs(network, classes):
+    *_, bias = network.parameters()
+    assert len(bias) == (classes if isinstance(classes, int) else classes[-1])
 
 
 @pytest.fixture
@@ -190,6 +204,26 @@ def test_every_recipe_trains_goes_on_and_is_tested(
     printed = capsys.readouterr()
     assert printed.out.count(f"Test accuracy {metrics['test/accuracy']:.4f}") == 2
     assert printed.err == ""
+
+
+def rows_with_keys():
+    """Return each recipe and its keys in the tables of what was not run."""
+    results = Path(__file__).parents[2] / "docs" / "results.md"
+    tables = results.read_text(encoding="utf-8").partition("## Not run")[2]
+    rows = re.findall(r"^\| ([^|]+) \| `(--[^|`]+)` \|", tables, re.MULTILINE)
+    return [(name, keys) for names, keys in rows for name in re.findall(r"`(\w+)`", names)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "keys"), rows_with_keys())
+def test_the_keys_of_a_row_make_a_network(name, keys, start, tmp_path, monkeypatch, capsys):
+    def built(self, model, datamodule, **others):
+        check_outputs(model.network, datamodule.num_classes)
+        raise FileNotFoundError("built")
+
+    monkeypatch.setattr(Trainer, "fit", built)
+    assert start(name, tmp_path / "run", 1, *keys.split()) == 2
+    assert capsys.readouterr().err == "sizeless fit: built\n"
 
 
 @pytest.mark.slow

@@ -298,3 +298,11 @@ def test_kernels_of_images_as_sequences_follow_the_number_of_samples(tmp_path):
     # 7 x 7 pixels have become 14 x 14.
     assert {module.kernel_size for module in outcome.network.modules()
             if isinstance(module, sizeless.FlexConv1d)} == {(193,)}  # fmt: skip
+
+
+def test_data_may_lie_elsewhere_when_a_run_is_tested(run, tmp_path):
+    metrics = run("a").metrics
+    again = rerun_test([str(tmp_path / "a"), "--data.init_args.batch_size", "8"]).metrics
+    assert again.keys() == metrics.keys()
+    with pytest.raises(RunError, match=r"--model\.lr cannot be changed after training"):
+        rerun_test([str(tmp_path / "a"), "--model.lr", "1"])

@@ -9,7 +9,7 @@ from torch import nn
 from sizeless.nn import DiffStride2d, FlexConv2d
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
 from sizeless.train.data.loading import BatchOrder
-from sizeless.train.objective import OutputError
+from sizeless.train.objective import OutputError, losses_of
 from sizeless.train.schedules import Plateau, schedule_factor
 from sizeless.train.task import Classifier
 
@@ -50,8 +50,11 @@ def test_the_loss_is_the_sum_of_its_terms(network, batch):
     network(batch[0])
     loss = step(Classifier(network, 3), batch)
     torch.testing.assert_close(loss, nn.functional.cross_entropy(network(batch[0]), batch[1]))
-    both = step(Classifier(network, 3, aliasing_weight=0.5, complexity_weight=2.0), batch)
-    expected = 0.5 * aliasing_penalty(network) + 2.0 * complexity_penalty(network, batch[0][:1])
+    weights = {"aliasing_weight": 0.5, "aliasing_window": True, "complexity_weight": 2.0}
+    both = step(Classifier(network, 3, **weights), batch)
+    expected = 0.5 * aliasing_penalty(network, include_window=True) + 2.0 * complexity_penalty(
+        network, batch[0][:1]
+    )
     torch.testing.assert_close(both, loss + expected)
     assert expected > 0
 
@@ -243,3 +246,11 @@ def test_accumulated_batches_weigh_by_their_samples_and_penalties_once_a_step():
     # The trainer divides by 3: whole windows are means, and the last one has 4 and 2 samples.
     assert weights[:3] == [(1.0, 1.0)] * 3
     assert weights[3:] == [(3 * 4 / 6, 3 / 2), (3 * 2 / 6, 3 / 2)]
+
+
+def test_one_task_may_have_a_column_of_targets():
+    logits, targets = torch.randn(4, 3), torch.tensor([[0], [2], [-1], [1]])
+    loss, count = losses_of([logits], targets)
+    expected = nn.functional.cross_entropy(logits, targets[:, 0], ignore_index=-1)
+    torch.testing.assert_close(loss, expected[None])
+    assert count.tolist() == [3]

@@ -24,15 +24,14 @@ from .data.tiny_images import (
 from .data.tiny_sounds import write_wav
 
 IMAGENET_CLASSES = {"imagenet": 1000, "imagenet100": 100}
-LETTERS = 20
-CHARACTERS = f"""\
-@problemName CharacterTrajectories
+HEADER = """\
+@problemName {name}
 @timeStamps false
 @missing false
 @univariate false
-@dimensions 3
+@dimensions {channels}
 @equalLength false
-@classLabel true {" ".join(str(letter + 1) for letter in range(LETTERS))}
+@classLabel true {labels}
 @data
 """
 
@@ -93,17 +92,18 @@ def _write_words(folder: Path, words: Iterable[str], count: int = 8) -> list[str
     return names
 
 
-def _write_characters(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strokes of unequal length, the longest of 182 steps."""
+def _write_series(root: Path, name: str, classes: int, channels: int, longest: int) -> None:
+    """Series of unequal length."""
     random = np.random.default_rng(0)
+    labels = " ".join(str(label + 1) for label in range(classes))
+    header = HEADER.format(name=name, channels=channels, labels=labels)
     for part in ("TRAIN", "TEST"):
         lines = []
-        for number in range(5 * LETTERS):
-            channels = random.normal(size=(3, 182 - number)).round(3).tolist()
-            values = ":".join(",".join(map(str, channel)) for channel in channels)
-            lines.append(f"{values}:{number % LETTERS + 1}\n")
-        path = root / "CharacterTrajectories" / f"CharacterTrajectories_{part}.ts"
-        _write(path, (CHARACTERS + "".join(lines)).encode())
+        for number in range(5 * classes):
+            rows = random.normal(size=(channels, longest - number % 20)).round(3).tolist()
+            values = ":".join(",".join(map(str, row)) for row in rows)
+            lines.append(f"{values}:{number % classes + 1}\n")
+        _write(root / name / f"{name}_{part}.ts", (header + "".join(lines)).encode())
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -114,12 +114,17 @@ def _write(path: Path, content: bytes) -> None:
 WRITERS: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "CIFAR10": write_cifar,
     "CIFAR100": lambda root, monkeypatch: write_cifar(root, monkeypatch, classes=100, batch=600),
-    "CharacterTrajectories": _write_characters,
+    "CharacterTrajectories": lambda root, _: _write_series(
+        root, "CharacterTrajectories", classes=20, channels=3, longest=182
+    ),
     "DownsampledImageNet": lambda root, _: write_downsampled_imagenet(root, side=32, batch=40),
     "FashionMNIST": lambda root, _: write_idx(root, train=100),
     "MNIST": lambda root, _: write_idx(root, train=100),
     "NoisePaddedCIFAR10": write_cifar,
     "STL10": lambda root, monkeypatch: write_stl10(root, monkeypatch, count=60),
     "SpeechCommands": _write_speech,
+    "TimeSeries": lambda root, _: _write_series(
+        root, "JapaneseVowels", classes=9, channels=12, longest=29
+    ),
 }
 """What writes the files of a data class whose argument ``root`` names their folder."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sizeless._precision import autocast_is_on
 from sizeless._validate import int_tuple, one_of, real_tensor
 from sizeless.functional import direct, shortcuts
 from sizeless.functional.correlation import correlate
@@ -190,10 +191,12 @@ def _correlate_factored(
     method: str,
 ) -> Tensor:
     dtype, working = result_dtype(input), spectral_dtype(input)
+    exact = method == "fft" or _needs_no_rounding(geometry, input, method)
     with no_autocast(input.device.type):
         factors = coefficients.to(working), basis.to(working)
-        output = correlate_factored(input.to(dtype), *factors, geometry, method)
-        return add_bias(output, None if bias is None else bias.to(dtype))
+        values = input.to(working if exact else dtype)
+        output = correlate_factored(values, *factors, geometry, method)
+        return add_bias(output, None if bias is None else bias.to(output.dtype)).to(dtype)
 
 
 def _check_factors(coefficients: Tensor, basis: Tensor, ndim: int) -> None:
@@ -342,9 +345,20 @@ def correlate_with_bias(
     if method == "direct":
         return direct.output(input, weight, geometry, bias, channels_last=False)
     dtype = result_dtype(input)
+    exact = method == "fft" or _needs_no_rounding(geometry, input, method)
+    working = spectral_dtype(input) if exact else dtype
     with no_autocast(input.device.type):
         tensors = [input, weight] if bias is None else [input, weight, bias]
-        working = spectral_dtype(input) if method == "fft" else dtype
         tensors = [tensor.to(working) for tensor in tensors]
         output = correlate(tensors[0], tensors[1], geometry, method)
         return add_bias(output, None if bias is None else tensors[2]).to(dtype)
+
+
+def _needs_no_rounding(geometry: Geometry, input: Tensor, method: str) -> bool:
+    """Whether autocast, which rounds for torch's operations, meets with transforms alone."""
+    return (
+        method == "auto"
+        and not torch.compiler.is_compiling()
+        and autocast_is_on(input.device.type)
+        and plan_for(geometry, input.device.type).is_spectral
+    )

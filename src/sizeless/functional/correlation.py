@@ -59,7 +59,7 @@ def geometry_from(input: Any, weight: Any, layout: Layout) -> Geometry:
 
 
 def _plan(geometry: Geometry, like: Tensor, method: str) -> Plan:
-    return tuned_plan(geometry, like.device, method, lambda: _runner(geometry, like))
+    return tuned_plan(geometry, like, method, lambda: _runner(geometry, like))
 
 
 def _runner(geometry: Geometry, like: Tensor) -> Run:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sizeless.functional.fft import result_dtype
 from sizeless.functional.geometry import Geometry
 from sizeless.functional.operands import has_channels_last
 from sizeless.functional.operators import somebody_looks
@@ -136,9 +137,10 @@ def is_passed_over(geometry: Geometry) -> bool:
 def _is_passed_over(input: Tensor, geometry: Geometry) -> bool:
     return (
         input.device.type == "cpu"
-        and input.dtype == torch.float32
+        and result_dtype(input) == torch.float32
         and is_passed_over(geometry)
         and torch.backends.mkldnn.is_available()
+        and torch._C._get_mkldnn_enabled()
         and not somebody_looks((input,))
     )
 
@@ -148,7 +150,7 @@ def _may_hang(input: Tensor, geometry: Geometry) -> bool:
 
     So it is with oneDNN 3.13 in bfloat16, depthwise, with channels last and 15 taps or more.
     """
-    half = input.dtype not in (torch.float32, torch.float64)
+    half = result_dtype(input) not in (torch.float32, torch.float64)
     depthwise = geometry.groups > 1 and geometry.group_inputs == 1
     return half and depthwise and input.device.type == "cpu"
 

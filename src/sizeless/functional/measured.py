@@ -40,11 +40,11 @@ class _Switch:
 def tuning() -> Iterator[None]:
     """Measure every convolution within a ``with`` block in all ways, and remember the fastest.
 
-    Only those of ``method="auto"`` whose plan was not measured before, once for each shape: the
-    first training step of a model takes some seconds, and later ones, in this process and others on
-    this machine, follow what was measured. It holds for the same shapes, number of threads and
-    version of torch; other shapes follow the model of costs. Kept in the folder that
-    ``SIZELESS_CACHE`` names, or in the system's folder for caches.
+    Only those of ``method="auto"`` in float32 whose plan was not measured before, once for each
+    shape: the first training step of a model takes some seconds, and later ones, in this process
+    and others on this machine, follow what was measured. It holds for the same shapes, number of
+    threads and version of torch, and other dtypes follow it; other shapes follow the model of
+    costs. Kept in the folder that ``SIZELESS_CACHE`` names, or in the system's folder for caches.
 
     A process has one such block at a time.
 
@@ -76,17 +76,20 @@ def is_tuning() -> bool:
 
 
 def tuned_plan(
-    geometry: Geometry, device: torch.device, method: str, runner: Callable[[], Run]
+    geometry: Geometry, like: torch.Tensor, method: str, runner: Callable[[], Run]
 ) -> Plan:
     """Return the plan for a geometry, measured before or now if tuning is on.
 
     Args:
         geometry: Where the taps fall.
-        device: Where the tensors are.
+        like: A tensor of the convolution. Plans are those of float32: others follow them, and are
+            not measured.
         method: As for ``convolve``.
         runner: Prepares what computes the products.
     """
+    device = like.device
     wanted = _Switch.is_on and method == "auto" and geometry.batch > 0
+    wanted = wanted and like.dtype == torch.float32
     if wanted and plan_table.recorded(geometry, device.type) is None:
         plan = _measure(geometry, device, runner())
         steps = (str(plan.output), str(plan.input_gradient), str(plan.weight_gradient))

@@ -137,7 +137,8 @@ def _complain(path: Path, error: object) -> None:
 def _machine(device_type: str) -> str:
     """What a measurement holds for."""
     if device_type == "cuda":
-        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+        return f"{name}, torch {torch.__version__}"
     return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import NamedTuple
 
+import torch
+
 from sizeless._validate import one_of
 from sizeless.functional import shortcuts
 from sizeless.functional.blocks import cut
@@ -77,6 +79,11 @@ class Plan(NamedTuple):
     input_gradient: Step
     weight_gradient: Step
 
+    @property
+    def is_spectral(self) -> bool:
+        """Whether all three go through transforms."""
+        return all(step.method == "fft" for step in self)
+
     def __str__(self) -> str:
         """Return one line for people."""
         return ", ".join(f"{name}: {step}" for name, step in self._asdict().items())
@@ -121,9 +128,21 @@ def forced_method() -> str:
     return forced
 
 
-@lru_cache(maxsize=4096)
 def plan_for(geometry: Geometry, device_type: str, method: str = "auto") -> Plan:
     """Return the plan for a geometry: measured, of the model of costs, or of one method alone."""
+    return _plan_here(geometry, device_type, method, executor(device_type))
+
+
+def executor(device_type: str) -> int:
+    """What measured plans differ in within a process: how many threads, or which GPU."""
+    if device_type != "cuda":
+        return torch.get_num_threads()
+    # Plans are shown where there is no GPU, too.
+    return torch.cuda.current_device() if torch.cuda.is_initialized() else -1
+
+
+@lru_cache(maxsize=4096)
+def _plan_here(geometry: Geometry, device_type: str, method: str, _executor: int) -> Plan:
     if method in ("direct", "channels_last"):
         return Plan(*[Step(method)] * 3)
     if method == "auto" and _Plans.are_read:
@@ -144,7 +163,6 @@ def plan_for(geometry: Geometry, device_type: str, method: str = "auto") -> Plan
     return Plan(output, to_input, to_weight)
 
 
-@lru_cache(maxsize=4096)
 def stays_factored(
     geometry: Geometry, functions: int, device_type: str, method: str = "auto"
 ) -> bool:
@@ -153,15 +171,19 @@ def stays_factored(
     They are where all products go through the transform and the functions' spectra cost less.
     """
     plan = plan_for(geometry, device_type, method)
-    if {step.method for step in plan} != {"fft"} or geometry.batch == 0:
+    if not plan.is_spectral or geometry.batch == 0:
         return False
-    return factored_saves(geometry, cut(geometry, plan.output.lengths), functions)
+    return _saves(geometry, plan.output.lengths, functions)
+
+
+@lru_cache(maxsize=4096)
+def _saves(geometry: Geometry, lengths: tuple[int, ...], functions: int) -> bool:
+    return factored_saves(geometry, cut(geometry, lengths), functions)
 
 
 def forget_plans() -> None:
     """Make plans anew, from what has been measured by now."""
-    plan_for.cache_clear()
-    stays_factored.cache_clear()
+    _plan_here.cache_clear()
     shortcuts.forget()
 
 

@@ -95,7 +95,7 @@ def _resampling_macs(size: Numbers, output_size: Numbers) -> int:
 def _chunks(input: Tensor, grids: Sequence[Tensor]) -> Iterator[slice]:
     """Ranges of maps whose grids fit into the cache."""
     bytes_each = input.element_size() * input.shape[1] * math.prod(len(grid) for grid in grids)
-    step = input.shape[0]
+    step = max(input.shape[0], 1)
     if input.device.type == "cpu":
         step = max(CHUNK // max(bytes_each, 1), 1)
     for start in range(0, input.shape[0], step):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sizeless.functional import direct
+from sizeless.functional.fft import result_dtype
 from sizeless.functional.geometry import Geometry
 
 Key = tuple[Any, ...]
@@ -58,9 +59,11 @@ def key_of(
         if type(bias) not in _TENSORS:
             return None
         third = bias.shape, bias.dtype, bias.device
-    first = input.shape, input.stride(), input.dtype, input.device
+    # Of the input and of autocast; threads and switches decide between operations.
+    first = input.shape, input.stride(), input.dtype, result_dtype(input), input.device
+    here = torch.get_num_threads(), torch._C._get_mkldnn_enabled(), torch.is_grad_enabled()
     second = weight.shape, weight.dtype, weight.device
-    return first, second, third, torch.is_grad_enabled(), forced, arguments, types
+    return first, second, third, here, forced, arguments, types
 
 
 def _hold_ints(arguments: tuple[Any, ...]) -> bool:

@@ -24,9 +24,9 @@ MOST_SHOWN = 8
 class SizeLog(Callback):
     """Write the learned sizes to a CSV file and to the loggers, at the start and after each epoch.
 
-    Loggers also get the centres of windows, the aliasing margins and the multiply-accumulates of
-    one sample through the network as it is. A resumed run keeps the rows up to its first step and
-    drops what a lost epoch left behind it.
+    Loggers get the sizes and the centres of windows as often as the trainer logs, and after each
+    epoch the aliasing margins and the multiply-accumulates of one sample. A resumed run keeps the
+    rows up to its first step and drops what a lost epoch left behind it.
 
     Args:
         path: The file; see ``sizeless.trajectories.SizePoint`` for its columns.
@@ -52,6 +52,22 @@ class SizeLog(Callback):
         """Keep one sample, to count the network's cost with."""
         if self.example is None:
             self.example = batch[0][:1].detach().clone()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Log the sizes where the trainer logs."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.loggers and every and (batch_idx + 1) % every == 0:
+            network, step = pl_module.get_submodule("network"), trainer.global_step
+            now = size_metrics(snapshot(network, epoch=trainer.current_epoch, step=step))
+            for logger in trainer.loggers:
+                logger.log_metrics(now, step=step)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the sizes after this epoch."""

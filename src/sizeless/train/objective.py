@@ -60,7 +60,7 @@ def losses_of(
         targets: ``(N,)``; ``(N, tasks)``; or shares of classes, ``(N, classes)``, for one task.
         smoothing: Label smoothing.
     """
-    columns = _columns(logits, targets)
+    columns = _columns(targets)
     losses = [_mean(*pair, smoothing) for pair in zip(logits, columns, strict=True)]
     counts = [(len(c) if c.is_floating_point() else (c != UNLABELLED).sum()) for c in columns]
     return torch.stack(losses), torch.stack([torch.as_tensor(c).to(losses[0]) for c in counts])
@@ -69,7 +69,7 @@ def losses_of(
 def right_ones(logits: Sequence[Tensor], targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return for each task which samples are right, and which have a label."""
     found = []
-    for part, column in zip(logits, _columns(logits, targets), strict=True):
+    for part, column in zip(logits, _columns(targets), strict=True):
         known = column != UNLABELLED
         if column.is_floating_point():
             right = (part.squeeze(-1) - column).abs() <= TOLERANCE
@@ -79,8 +79,10 @@ def right_ones(logits: Sequence[Tensor], targets: Tensor) -> list[tuple[Tensor, 
     return found
 
 
-def _columns(logits: Sequence[Tensor], targets: Tensor) -> Sequence[Tensor]:
-    return [targets] if len(logits) == 1 else targets.unbind(1)
+def _columns(targets: Tensor) -> Sequence[Tensor]:
+    """The targets of each task; shares of classes are those of one."""
+    several = targets.dim() == 2 and not targets.is_floating_point()
+    return targets.unbind(1) if several else [targets]
 
 
 def _mean(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:

@@ -93,7 +93,7 @@ def test(args: Sequence[str], prog: str = "sizeless test") -> Outcome:
     """Test the chosen checkpoint of a run folder again and renew its metrics.
 
     Args:
-        args: ``DIR [--resolution PIXELS]``.
+        args: ``DIR [--resolution PIXELS] [--data.KEY VALUE ...]``.
         prog: The command, as its help and errors call it.
 
     Raises:
@@ -101,8 +101,10 @@ def test(args: Sequence[str], prog: str = "sizeless test") -> Outcome:
     """
     parser = argparse.ArgumentParser(
         prog=prog,
+        usage="%(prog)s DIR [--resolution PIXELS] [--data.KEY VALUE ...]",
         description="Test the checkpoint that validation chose, and renew metrics.json; at another "
-        "resolution, write metrics-PIXELS.json.",
+        "resolution, write metrics-PIXELS.json. Keys of the data may be given anew, such as "
+        "--data.init_args.root FOLDER.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
     parser.add_argument(
@@ -111,10 +113,13 @@ def test(args: Sequence[str], prog: str = "sizeless test") -> Outcome:
         type=int,
         help="size of the samples; kernels are rendered anew for it",
     )
-    own = parser.parse_args(args)
+    own, rest = parser.parse_known_args(args)
+    others = [arg for arg in rest if arg.startswith("-") and not arg.startswith("--data.")]
+    if others:
+        raise RunError(f"{others[0]} cannot be changed after training: only keys of --data can")
     folder = RunFolder(own.folder)
     _check_is_a_run(folder)
-    given = ["--config", str(folder.config)]
+    given = ["--config", str(folder.config), *rest]
     if own.resolution is None:
         with _quiet(), _one_line_errors():
             cli = RunCLI(given, folder, prog)

@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
-from sizeless._validate import one_of, positive_int
+from sizeless._validate import boolean, one_of, positive_int
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
 from sizeless.sizes import param_groups
 from sizeless.train.data.loading import BatchOrder
@@ -53,6 +53,7 @@ class Classifier(pl.LightningModule):
         warmup: Part of all steps in which the learning rates rise.
         label_smoothing: Part of every target spread over all classes, in training only.
         aliasing_weight: Weight of the aliasing penalty; 0 leaves it out.
+        aliasing_window: Whether the frequency of the window counts in it.
         complexity_weight: Weight of the complexity penalty; 0 leaves it out.
         kernel_norm_weight: Weight of the penalty on the norms of kernels; 0 leaves it out.
         mix: Mixes the samples of training batches, such as
@@ -81,6 +82,7 @@ class Classifier(pl.LightningModule):
         warmup: float = 0.05,
         label_smoothing: float = 0.0,
         aliasing_weight: float = 0.0,
+        aliasing_window: bool = False,
         complexity_weight: float = 0.0,
         kernel_norm_weight: float = 0.0,
         mix: Mix | None = None,
@@ -107,6 +109,7 @@ class Classifier(pl.LightningModule):
         self.warmup = _part("warmup", warmup)
         self.label_smoothing = _part("label_smoothing", label_smoothing)
         self.aliasing_weight = _not_negative("aliasing_weight", aliasing_weight)
+        self.aliasing_window = boolean("aliasing_window", aliasing_window)
         self.complexity_weight = _not_negative("complexity_weight", complexity_weight)
         self.kernel_norm_weight = _not_negative("kernel_norm_weight", kernel_norm_weight)
         if mix is not None and len(classes) > 1:
@@ -153,7 +156,8 @@ class Classifier(pl.LightningModule):
         mine, whole = self._weights(batch_idx)
         loss = (losses * _shares(counts)).sum() * mine
         if self.aliasing_weight:
-            loss = loss + self.aliasing_weight * whole * aliasing_penalty(self.network)
+            penalty = aliasing_penalty(self.network, include_window=self.aliasing_window)
+            loss = loss + self.aliasing_weight * whole * penalty
         if self.complexity_weight:
             penalty = complexity_penalty(self.network, inputs[:1])
             loss = loss + self.complexity_weight * whole * penalty

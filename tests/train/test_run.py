@@ -306,3 +306,21 @@ def test_data_may_lie_elsewhere_when_a_run_is_tested(run, tmp_path):
     assert again.keys() == metrics.keys()
     with pytest.raises(RunError, match=r"--model\.lr cannot be changed after training"):
         rerun_test([str(tmp_path / "a"), "--model.lr", "1"])
+
+
+def test_batches_that_are_accumulated_are_one_large_batch(recipe, tmp_path, monkeypatch):
+    (tmp_path / "unnormalised.py").write_text(
+        "from torch import nn\n"
+        "class Network(nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    text = recipe.read_text().replace("sizeless.models.FlexNet", "unnormalised.Network")
+    recipe.write_text("\n".join(line for line in text.splitlines() if "in_channels" not in line))
+    options = ["--config", str(recipe), "--trainer.max_epochs=1"]
+    fit([*options, "--out", str(tmp_path / "large")])
+    small = ["--data.init_args.batch_size=8", "--trainer.accumulate_grad_batches=2"]
+    fit([*options, *small, "--trainer.limit_train_batches=4", "--out", str(tmp_path / "small")])
+    for name, value in states(tmp_path / "large").items():
+        torch.testing.assert_close(states(tmp_path / "small")[name], value)

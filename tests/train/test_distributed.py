@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 import sizeless
-from sizeless.train.sharding import clip_gradients
+from sizeless.train.checkpoints import SHARDED, UnreadableError, check_strategy
+from sizeless.train.sharding import Sharded, clip_gradients
 
 SOURCE = Path(sizeless.__file__).parents[1]
 
@@ -110,3 +112,12 @@ def test_gradients_are_clipped_as_torch_clips_them(limit):
         torch.testing.assert_close(mine.grad, theirs.grad)
     clip_gradients(layers[0].parameters(), 0.01, "value")
     assert all((p.grad <= 0.01).all() for p in layers[0].parameters())
+
+
+@pytest.mark.parametrize("marked", [{}, {SHARDED: False}])
+def test_an_optimiser_that_was_whole_does_not_go_on_in_shards(marked):
+    trainer = SimpleNamespace(strategy=Sharded())
+    with pytest.raises(UnreadableError, match="cannot go on in shards.*--start_from"):
+        check_strategy(Path("last.ckpt"), marked, trainer)
+    check_strategy(Path("last.ckpt"), {SHARDED: True}, trainer)
+    check_strategy(Path("last.ckpt"), marked, SimpleNamespace(strategy=None))

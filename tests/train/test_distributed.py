@@ -117,7 +117,7 @@ def test_gradients_are_clipped_as_torch_clips_them(limit):
 @pytest.mark.parametrize("marked", [{}, {SHARDED: False}])
 def test_an_optimiser_that_was_whole_does_not_go_on_in_shards(marked):
     trainer = SimpleNamespace(strategy=Sharded())
-    with pytest.raises(UnreadableError, match="cannot go on in shards.*--start_from"):
+    with pytest.raises(UnreadableError, match=r"cannot go on in shards.*--start_from"):
         check_strategy(Path("last.ckpt"), marked, trainer)
     check_strategy(Path("last.ckpt"), {SHARDED: True}, trainer)
     check_strategy(Path("last.ckpt"), marked, SimpleNamespace(strategy=None))

@@ -33,6 +33,8 @@ def train(recipe: Path, folder: Path, *options: str) -> dict[str, Any]:
         quiet = ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
         fit(["--config", str(recipe), "--out", str(folder), "--resume", *quiet, *options])
     content: dict[str, Any] = json.loads(metrics.read_text(encoding="utf-8"))
+    if f"--seed_everything={content['seed']}" not in options:
+        raise SystemExit(f"{folder} is of seed {content['seed']}: name another folder with --out")
     return content
 
 
@@ -51,7 +53,7 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def grid(smallest: int, largest: int, count: int) -> list[int]:
-    """Sizes at equal distances, both ends among them, whole numbers.
+    """Whole sizes at equal distances from the smallest one on, the largest being the last.
 
     Examples:
         >>> grid(3, 40, 4)

@@ -33,7 +33,7 @@ def _fit(args: Sequence[str]) -> None:
 
 
 def _test(args: Sequence[str]) -> None:
-    """Test the checkpoint that a run chose: DIR [--resolution PIXELS]."""
+    """Test the checkpoint that a run chose: DIR [--resolution PIXELS] [--data.KEY VALUE ...]."""
     from rich.console import Console
 
     from sizeless.train.run import test as run_test

@@ -313,7 +313,7 @@ def test_sizes_and_cost_of_a_resnet(form: str, gigamacs: float) -> None:
         (("resnet19",), {}, ValueError, "name must be 'resnet18', .* got 'resnet19'"),
         (("resnet18", 0), {}, ValueError, "in_channels must be at least 1, got 0"),
         (("resnet18", 3, 0), {}, ValueError, "num_classes must be at least 1, got 0"),
-        (("resnet18",), {"form": "dense"}, ValueError, "form must be 'split' or 'full'"),
+        (("resnet18",), {"form": "dense"}, ValueError, "form must be 'split', 'full' or 'plain'"),
         (("mobilenet_v2",), {"form": "full"}, ValueError, "form must be 'split' in mobilenet_v2"),
         (("convnext_base",), {"form": "full"}, ValueError, "form must be 'split' in convnext_base"),
         (("resnet18",), {"small_images": 1}, TypeError, "small_images must be True or False"),
@@ -332,3 +332,16 @@ def test_a_missing_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'sizeless\[vision\]'"):
         niff_resnet18()
+
+
+@pytest.mark.parametrize(
+    "options", [{"hidden": (8,)}, {"boundary": "zeros"}, {"half_sample_grid": True}]
+)
+def test_the_plain_network_is_torchvisions_and_takes_no_options_of_filters(
+    options: dict[str, Any],
+) -> None:
+    model = niff_backbone("resnet18", 1, 10, form="plain", small_images=True)
+    assert not any(isinstance(module, NIFFConv2d) for module in model.modules())
+    assert model(torch.randn(2, 1, 16, 16)).shape == (2, 10)
+    with pytest.raises(ValueError, match="do not go with form='plain'"):
+        niff_backbone("resnet18", 1, 10, form="plain", **options)

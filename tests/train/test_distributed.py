@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 
 import sizeless
 from sizeless.train.checkpoints import SHARDED, UnreadableError, check_strategy
-from sizeless.train.sharding import Sharded, clip_gradients
+from sizeless.train.sharding import Sharded, check_callbacks, clip_gradients
 
 SOURCE = Path(sizeless.__file__).parents[1]
 
@@ -121,3 +122,10 @@ def test_an_optimiser_that_was_whole_does_not_go_on_in_shards(marked):
         check_strategy(Path("last.ckpt"), marked, trainer)
     check_strategy(Path("last.ckpt"), {SHARDED: True}, trainer)
     check_strategy(Path("last.ckpt"), marked, SimpleNamespace(strategy=None))
+
+
+def test_averages_of_weights_and_shards_exclude_each_other():
+    trainer = SimpleNamespace(strategy=Sharded(), callbacks=[EMAWeightAveraging()])
+    with pytest.raises(ValueError, match=r"EMAWeightAveraging .*: leave one of them out"):
+        check_callbacks(trainer)
+    check_callbacks(SimpleNamespace(strategy=None, callbacks=[EMAWeightAveraging()]))

@@ -211,7 +211,10 @@ def rows_with_keys():
     results = Path(__file__).parents[2] / "docs" / "results.md"
     tables = results.read_text(encoding="utf-8").partition("## Not run")[2]
     rows = re.findall(r"^\| ([^|]+) \| `(--[^|`]+)` \|", tables, re.MULTILINE)
-    return [(name, keys) for names, keys in rows for name in re.findall(r"`(\w+)`", names)]
+    found = [(name, keys) for names, keys in rows for name in re.findall(r"`(\w+)`", names)]
+    if not found:
+        raise ValueError(f"{results} has no rows with keys any more: look for them elsewhere")
+    return found
 
 
 @pytest.mark.slow

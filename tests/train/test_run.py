@@ -14,6 +14,8 @@ from sizeless.train.run import RunError, fit
 from sizeless.train.run import test as rerun_test
 from sizeless.trajectories import read_points
 
+from .data.tiny_images import write_idx
+
 SEQUENCES = """\
 trainer:
   accelerator: cpu
@@ -248,7 +250,7 @@ def test_a_run_is_tested_at_another_resolution(run, tmp_path):
     assert same.metrics["test/accuracy"] == json.loads(before)["test/accuracy"]
     written = json.loads((tmp_path / "a" / "metrics-16.json").read_text())
     assert written == finer.metrics
-    assert (written["resolution"], written["trained_at"]) == (16, 8)
+    assert (written["resolution"], written["rescale"]) == (16, 2)
     assert finer.network.stem.kernel_size == (9, 9)
     assert finer.network.stem.size >= same.network.stem.size
 
@@ -300,15 +302,29 @@ def test_kernels_of_images_as_sequences_follow_the_number_of_samples(tmp_path):
             if isinstance(module, sizeless.FlexConv1d)} == {(193,)}  # fmt: skip
 
 
-def test_data_may_lie_elsewhere_when_a_run_is_tested(run, tmp_path):
-    metrics = run("a").metrics
-    again = rerun_test([str(tmp_path / "a"), "--data.init_args.batch_size", "8"]).metrics
-    assert again.keys() == metrics.keys()
-    with pytest.raises(RunError, match=r"--model\.lr cannot be changed after training"):
-        rerun_test([str(tmp_path / "a"), "--model.lr", "1"])
+def test_data_may_lie_elsewhere_when_a_run_is_tested(recipe, tmp_path):
+    write_idx(tmp_path / "here", train=100)
+    text = recipe.read_text().partition("data:")[0]
+    recipe.write_text(f"{text}data:\n  class_path: sizeless.train.data.FashionMNIST\n")
+    root = "--data.init_args.root"
+    arguments = ["--config", str(recipe), "--out", str(tmp_path / "a")]
+    metrics = fit([*arguments, root, str(tmp_path / "here"), "--trainer.max_epochs=1"]).metrics
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(RunError, match="here"):
+        rerun_test([str(tmp_path / "a")])
+    again = rerun_test([str(tmp_path / "a"), root, str(tmp_path / "there")])
+    assert again.metrics == metrics
+
+
+@pytest.mark.parametrize("key", ["--model.lr", "--data.init_args.split_seed"])
+def test_a_test_changes_nothing_that_was_trained_with(run, tmp_path, key):
+    run("a")
+    with pytest.raises(RunError, match=rf"{key} cannot be changed .* root, roots, batch_size"):
+        rerun_test([str(tmp_path / "a"), key, "-1"])
 
 
 def test_batches_that_are_accumulated_are_one_large_batch(recipe, tmp_path, monkeypatch):
+    """The last of the epoch, too, which are smaller and fewer."""
     (tmp_path / "unnormalised.py").write_text(
         "from torch import nn\n"
         "class Network(nn.Sequential):\n"
@@ -318,9 +334,15 @@ def test_batches_that_are_accumulated_are_one_large_batch(recipe, tmp_path, monk
     monkeypatch.syspath_prepend(tmp_path)
     text = recipe.read_text().replace("sizeless.models.FlexNet", "unnormalised.Network")
     recipe.write_text("\n".join(line for line in text.splitlines() if "in_channels" not in line))
-    options = ["--config", str(recipe), "--trainer.max_epochs=1"]
-    fit([*options, "--out", str(tmp_path / "large")])
-    small = ["--data.init_args.batch_size=8", "--trainer.accumulate_grad_batches=2"]
-    fit([*options, *small, "--trainer.limit_train_batches=4", "--out", str(tmp_path / "small")])
+    options = [
+        "--config",
+        str(recipe),
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=1.0",
+    ]
+    large = fit([*options, "--data.init_args.batch_size=96", "--out", str(tmp_path / "large")])
+    small = ["--data.init_args.batch_size=32", "--trainer.accumulate_grad_batches=3"]
+    fit([*options, *small, "--out", str(tmp_path / "small")])
+    assert large.metrics["macs"] == 640
     for name, value in states(tmp_path / "large").items():
         torch.testing.assert_close(states(tmp_path / "small")[name], value)

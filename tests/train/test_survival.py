@@ -188,6 +188,11 @@ def test_a_run_that_early_stopping_ended_stays_ended(args, tmp_path):
     assert without_clock(again) == without_clock(first)
 
 
+def test_patience_of_0_does_not_end_a_run_before_it_begins(args, tmp_path):
+    extra = [*EXTRAS["early stopping"], "--trainer.callbacks.patience=0"]
+    assert fit([*args, *extra, "--out", str(tmp_path / "a")]).metrics["epochs"] >= 1
+
+
 def test_another_rate_is_taken_by_a_run_that_goes_on(args, tmp_path):
     folder = tmp_path / "a"
     fit([*args, "--out", str(folder), "--trainer.max_epochs=1"])

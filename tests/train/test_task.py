@@ -9,7 +9,7 @@ from torch import nn
 from sizeless.nn import DiffStride2d, FlexConv2d
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
 from sizeless.train.data.loading import BatchOrder
-from sizeless.train.objective import OutputError, losses_of
+from sizeless.train.objective import OutputError, losses_of, outputs_of, right_ones
 from sizeless.train.schedules import Plateau, schedule_factor
 from sizeless.train.task import Classifier
 
@@ -234,6 +234,7 @@ def test_several_tasks_may_be_the_last_steps_of_a_sequence():
 
 def test_accumulated_batches_weigh_by_their_samples_and_penalties_once_a_step():
     class Trainer:
+        strategy = None
         accumulate_grad_batches = 3
         num_training_batches = 5
 
@@ -254,3 +255,25 @@ def test_one_task_may_have_a_column_of_targets():
     expected = nn.functional.cross_entropy(logits, targets[:, 0], ignore_index=-1)
     torch.testing.assert_close(loss, expected[None])
     assert count.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets"),
+    [((4, 3, 6), (4, 6)), ((4, 3, 2, 5), (4, 2, 5))],
+    ids=["sequence", "image"],
+)
+def test_every_position_may_have_a_target(logits, targets):
+    answers, wanted = torch.randn(logits), torch.randint(-1, 3, targets)
+    parts = outputs_of(answers, 4, [3])
+    loss, count = losses_of(parts, wanted)
+    expected = nn.functional.cross_entropy(answers, wanted, ignore_index=-1)
+    torch.testing.assert_close(loss, expected[None])
+    assert count.item() == (wanted >= 0).sum()
+    ((right, known),) = right_ones(parts, wanted)
+    assert torch.equal(right, (answers.argmax(1) == wanted) & known)
+
+
+def test_numbers_may_come_without_an_axis_for_classes():
+    answers, wanted = torch.randn(5), torch.randn(5)
+    loss, _ = losses_of(outputs_of(answers, 5, [1]), wanted)
+    torch.testing.assert_close(loss, nn.functional.mse_loss(answers, wanted)[None])

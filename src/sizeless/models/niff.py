@@ -129,6 +129,11 @@ def niff_backbone(
         )
     check_options(f"{name} with NIFF", options, NIFFConv2d, fixed=(*FIXED, "boundary"))
     model: nn.Module = getattr(_torchvision_models(name), name)(num_classes=num_classes)
+    if form == "plain" and (hidden is not None or options or boundary != "circular"):
+        raise ValueError(
+            f"hidden, boundary and options of NIFFConv2d do not go with form='plain', which has no "
+            f"such layer; got hidden={hidden!r}, boundary={boundary!r}, {options!r}"
+        )
     if form != "plain":
         hidden = family.hidden if hidden is None else hidden
         replace_convolutions(model, form, hidden, boundary=boundary, **options)

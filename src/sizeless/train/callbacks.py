@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor, distributed, nn
 
 from sizeless.cost import cost
@@ -63,8 +64,10 @@ class SizeLog(Callback):
     ) -> None:
         """Log the sizes where the trainer logs."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.loggers and every and (batch_idx + 1) % every == 0:
-            network, step = pl_module.get_submodule("network"), trainer.global_step
+        step = trainer.global_step
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if trainer.loggers and every and stepped and step % every == 0:
+            network = pl_module.get_submodule("network")
             now = size_metrics(snapshot(network, epoch=trainer.current_epoch, step=step))
             for logger in trainer.loggers:
                 logger.log_metrics(now, step=step)
@@ -101,8 +104,12 @@ class SizeLog(Callback):
 
 
 def _macs(network: nn.Module, example: Tensor) -> float:
+    """Multiply-accumulates of one sample; NaN for a network with no layer that is counted."""
     with torch.no_grad():
-        return float(cost(network, example).macs)
+        try:
+            return float(cost(network, example).macs)
+        except ValueError:
+            return math.nan
 
 
 def size_metrics(points: Sequence[SizePoint]) -> dict[str, float]:
@@ -185,7 +192,10 @@ class RandomState(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the states of a resumed run."""
-        processes = self.restored.get("processes", [])
+        if not self.restored:
+            return
+        # A checkpoint of before has those of one process alone.
+        processes = self.restored.get("processes", [self.restored])
         if trainer.global_rank >= len(processes):
             return
         mine = processes[trainer.global_rank]
@@ -200,5 +210,5 @@ class StaysStopped(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop before the first step."""
         for callback in trainer.early_stopping_callbacks:
-            if callback.wait_count >= callback.patience:
+            if callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
                 trainer.should_stop = True

@@ -67,6 +67,6 @@ class RunFolder:
 
     def forget_start(self) -> None:
         """Remove what a run wrote before it could begin, so that another may use the folder."""
-        if not (self.last.exists() or self.best.exists()):
+        if not any(file.exists() for file in (self.last, self.previous, self.best)):
             for file in (self.config, self.environment, self.sizes):
                 file.unlink(missing_ok=True)

@@ -24,8 +24,9 @@ def outputs_of(result: Any, count: int, classes: Sequence[int]) -> list[Tensor]:
     """Return the logits of each task.
 
     Args:
-        result: What a network returned: a tensor, one for each task, or for several tasks the
-            answers at every step, ``(N, classes, L)``, of which the last ones are meant.
+        result: What a network returned: a tensor ``(N, classes)``, with further axes where every
+            position has a target; one for each task; or for several tasks the answers at every
+            step, ``(N, classes, L)``, of which the last ones are meant. ``(N,)`` is ``(N, 1)``.
         count: Number of samples.
         classes: Number of classes of each task.
 
@@ -36,8 +37,9 @@ def outputs_of(result: Any, count: int, classes: Sequence[int]) -> list[Tensor]:
     if isinstance(result, Tensor) and result.dim() == 3 and several:
         result = result[..., -len(classes) :].unbind(-1)
     parts = [result] if isinstance(result, Tensor) else list(result)
+    parts = [part.unsqueeze(1) if part.dim() == 1 else part for part in parts]
     shapes = [tuple(part.shape) for part in parts]
-    if shapes != [(count, number) for number in classes]:
+    if [shape[:2] for shape in shapes] != [(count, number) for number in classes]:
         raise OutputError(
             f"the data have {' and '.join(map(str, classes))} classes, so the network must return "
             f"logits of shape {_shown([('N', number) for number in classes])}, got "
@@ -57,10 +59,11 @@ def losses_of(
 
     Args:
         logits: ``(N, classes)`` for each task.
-        targets: ``(N,)``; ``(N, tasks)``; or shares of classes, ``(N, classes)``, for one task.
+        targets: ``(N,)``, with the further axes of the logits; ``(N, tasks)``; or shares of
+            classes, ``(N, classes)``, for one task.
         smoothing: Label smoothing.
     """
-    columns = _columns(targets)
+    columns = _columns(logits, targets)
     losses = [_mean(*pair, smoothing) for pair in zip(logits, columns, strict=True)]
     counts = [(len(c) if c.is_floating_point() else (c != UNLABELLED).sum()) for c in columns]
     return torch.stack(losses), torch.stack([torch.as_tensor(c).to(losses[0]) for c in counts])
@@ -69,7 +72,7 @@ def losses_of(
 def right_ones(logits: Sequence[Tensor], targets: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return for each task which samples are right, and which have a label."""
     found = []
-    for part, column in zip(logits, _columns(targets), strict=True):
+    for part, column in zip(logits, _columns(logits, targets), strict=True):
         known = column != UNLABELLED
         if column.is_floating_point():
             right = (part.squeeze(-1) - column).abs() <= TOLERANCE
@@ -79,17 +82,17 @@ def right_ones(logits: Sequence[Tensor], targets: Tensor) -> list[tuple[Tensor, 
     return found
 
 
-def _columns(targets: Tensor) -> Sequence[Tensor]:
-    """The targets of each task; shares of classes are those of one."""
-    several = targets.dim() == 2 and not targets.is_floating_point()
-    return targets.unbind(1) if several else [targets]
+def _columns(logits: Sequence[Tensor], targets: Tensor) -> Sequence[Tensor]:
+    """The targets of each task; shares of classes, and one for every position, are of one task."""
+    one = targets.is_floating_point() or targets.dim() == logits[0].dim() - 1
+    return [targets] if one and len(logits) == 1 else targets.unbind(1)
 
 
 def _mean(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy, or the squared error of numbers; 0 where no sample has a label."""
     if targets.dim() == 1 and targets.is_floating_point():
         return functional.mse_loss(logits.squeeze(-1), targets)
-    if targets.dim() == 1 and bool((targets == UNLABELLED).all()):
+    if not targets.is_floating_point() and bool((targets == UNLABELLED).all()):
         return logits.sum() * 0.0
     return functional.cross_entropy(
         logits, targets, ignore_index=UNLABELLED, label_smoothing=smoothing

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +28,12 @@ from sizeless.train.checkpoints import UnreadableError, check_strategy, read_che
 from sizeless.train.config import RunCLI
 from sizeless.train.folder import RunError, RunFolder
 from sizeless.train.objective import OutputError
+from sizeless.train.sharding import check_callbacks
 
 __all__ = ["Outcome", "RunError", "fit", "test"]
+
+MOVABLE = ("root", "roots", "batch_size", "workers", "download")
+"""Keys of the data that a test may change: they leave the samples of the splits as they are."""
 
 EXAMPLE = "as in --config recipes/mnist1d.yaml"
 
@@ -64,17 +70,23 @@ def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
         cli = RunCLI(rest, folder, prog)
         start = _resumed(cli) if resume else None
         if start is None and cli.config["start_from"] is not None:
+            if f"--config={folder.config}" in rest:
+                # It has what --start_from found out when the run was begun for the first time.
+                cli.render_for(1 / cli.config["rescale"])
+                cli.config["rescale"] = 1.0
             _start_from(cli, RunFolder(Path(cli.config["start_from"])))
+        check_callbacks(cli.trainer)
     if _is_first():
         write_text(folder.config, cli.yaml())
         environment.write(folder.environment)
     with _quiet():
         try:
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=start)
-        except (FileNotFoundError, URLError, OutputError) as error:
+            with _errors_of_data():
+                cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=start)
+        except RunError:
             if _is_first():
                 folder.forget_start()
-            raise RunError(_one_line(error)) from error
+            raise
         if not folder.best.exists():
             raise RunError(
                 f"no checkpoint was chosen in {folder.path}: no epoch ended with a validation; "
@@ -114,27 +126,33 @@ def test(args: Sequence[str], prog: str = "sizeless test") -> Outcome:
         help="size of the samples; kernels are rendered anew for it",
     )
     own, rest = parser.parse_known_args(args)
-    others = [arg for arg in rest if arg.startswith("-") and not arg.startswith("--data.")]
-    if others:
-        raise RunError(f"{others[0]} cannot be changed after training: only keys of --data can")
+    for arg in rest:
+        if arg.startswith("--") and arg.partition("=")[0].rpartition(".")[2] not in MOVABLE:
+            raise RunError(
+                f"{arg} cannot be changed after training; these keys of --data can: "
+                f"{', '.join(MOVABLE)}"
+            )
     folder = RunFolder(own.folder)
     _check_is_a_run(folder)
     given = ["--config", str(folder.config), *rest]
+    if "WORLD_SIZE" not in os.environ:
+        given += ["--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1"]
     if own.resolution is None:
         with _quiet(), _one_line_errors():
             cli = RunCLI(given, folder, prog)
             _load_best(cli.model, folder)
         with _quiet():
             return _test(cli, _read_metrics(folder.metrics))
-    with _quiet(), _one_line_errors():
+    with _quiet(), _errors_of_data(), _one_line_errors():
         trained = _sample_size(RunCLI(given, folder, prog))
         cli = RunCLI([*given, f"--data.init_args.size={own.resolution}"], folder, prog)
         _load_best(cli.model, folder)
         # Of an image as a sequence, the samples grow with the square of the resolution.
-        cli.render_for(_sample_size(cli) / trained)
-    with _quiet():
+        factor = _sample_size(cli) / trained
+        cli.render_for(factor)
+    with _quiet(), _errors_of_data():
         (tested,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-    metrics = {"resolution": own.resolution, "trained_at": trained, **tested}
+    metrics = {"resolution": own.resolution, "rescale": factor, **tested}
     path = folder.path / f"metrics-{own.resolution}.json"
     return _outcome(cli, metrics, path)
 
@@ -167,11 +185,11 @@ def _start_from(cli: RunCLI, folder: RunFolder) -> None:
 
 def _resumed(cli: RunCLI) -> Path | None:
     """Load the last checkpoint that is whole and the run's own, and return its path, if any."""
-    _keep_resolution(cli)
-    problems = []
-    for path in (cli.folder.last, cli.folder.previous):
-        if not path.is_file():
-            continue
+    problems: list[str] = []
+    paths = [path for path in (cli.folder.last, cli.folder.previous) if path.is_file()]
+    if paths:
+        _keep_resolution(cli)
+    for path in paths:
         try:
             state = read_checkpoint(path)
             _load(cli.model, path, state)
@@ -262,16 +280,18 @@ def _test(cli: RunCLI, metrics: dict[str, Any]) -> Outcome:
         if isinstance(callback, WeightAveraging):
             # It would put the weights behind the average in place of the average that was chosen.
             callback._average_model = None
-    (tested,) = cli.trainer.test(
-        cli.model, datamodule=cli.datamodule, ckpt_path=cli.folder.best, verbose=False
-    )
+    with _errors_of_data():
+        (tested,) = cli.trainer.test(
+            cli.model, datamodule=cli.datamodule, ckpt_path=cli.folder.best, verbose=False
+        )
     # The checkpoint has brought back what validation said of it.
     metrics = {**metrics, "epoch": cli.chosen.epoch, **cli.chosen.metrics, **tested}
     return _outcome(cli, metrics, cli.folder.metrics)
 
 
 def _outcome(cli: RunCLI, metrics: dict[str, Any], path: Path) -> Outcome:
-    metrics = {**metrics, "macs": cli.size_log.macs}
+    # Of a network without a layer whose work is known, none is told.
+    metrics = {**metrics, "macs": None if math.isnan(cli.size_log.macs) else cli.size_log.macs}
     if cli.trainer.is_global_zero:
         write_text(path, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     return Outcome(cli.folder, cli.model.network, metrics, cli.trainer.is_global_zero)
@@ -320,6 +340,15 @@ def _one_line_errors() -> Iterator[None]:
         UnreadableError,
         ValueError,
     ) as error:
+        raise RunError(_one_line(error)) from error
+
+
+@contextmanager
+def _errors_of_data() -> Iterator[None]:
+    """Turn into a ``RunError`` what data raise that are not there or not those of the network."""
+    try:
+        yield
+    except (FileNotFoundError, URLError, OutputError) as error:
         raise RunError(_one_line(error)) from error
 
 

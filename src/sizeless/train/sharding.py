@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -77,6 +79,27 @@ def is_sharded(parameters: Iterable[Tensor]) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in parameters)
 
 
+def check_callbacks(trainer: pl.Trainer) -> None:
+    """Raise if a callback cannot work with a sharded network.
+
+    Raises:
+        ValueError: If so.
+    """
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(trainer.strategy, Sharded) and isinstance(callback, WeightAveraging):
+            raise ValueError(
+                f"{type(callback).__name__} keeps a copy of the whole network, which "
+                "--trainer.strategy sharded does not have: leave one of them out"
+            )
+
+
+def share_buffers(network: nn.Module) -> None:
+    """Give all processes the buffers of the first."""
+    for buffer in network.buffers():
+        distributed.broadcast(buffer, 0)
+
+
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace the gradients of whole parameters by their means over the processes, in place."""
     whole = (p.grad for p in parameters if not isinstance(p, DTensor))
@@ -131,7 +154,7 @@ def _blocks(network: nn.Module, whole: set[nn.Parameter]) -> list[nn.Module]:
         for module in network.modules()
         if isinstance(module, (nn.Sequential, nn.ModuleList))
         for item in module
-        if _count(item, whole) >= LEAST and not isinstance(item, nn.ModuleList)
+        if _count(item, whole) >= LEAST and type(item).forward is not nn.Module.forward
     ]
     return [*reversed(dict.fromkeys(items)), network]
 

@@ -17,7 +17,7 @@ from sizeless.sizes import param_groups
 from sizeless.train.data.loading import BatchOrder
 from sizeless.train.objective import losses_of, outputs_of, right_ones
 from sizeless.train.schedules import SCHEDULES, Plateau, schedule_factor
-from sizeless.train.sharding import average_gradients, clip_gradients, is_sharded
+from sizeless.train.sharding import Sharded, average_gradients, clip_gradients, share_buffers
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 
@@ -123,9 +123,24 @@ class Classifier(pl.LightningModule):
         )
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
 
+    @property
+    def in_shards(self) -> bool:
+        """Whether the strategy cuts the network over the processes."""
+        return self._trainer is not None and isinstance(self._trainer.strategy, Sharded)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let all processes have the statistics of the first, which is saved."""
+        if self.in_shards:
+            share_buffers(self.network)
+
+    def on_validation_start(self) -> None:
+        """Validate what is saved."""
+        if self.in_shards:
+            share_buffers(self.network)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Average the gradients of what a sharded network keeps whole."""
-        if is_sharded(self.network.parameters()):
+        if self.in_shards:
             average_gradients(self.network.parameters())
 
     def configure_gradient_clipping(
@@ -135,7 +150,7 @@ class Classifier(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as the trainer says."""
-        if gradient_clip_val and is_sharded(self.network.parameters()):
+        if gradient_clip_val and self.in_shards:
             algorithm = gradient_clip_algorithm or "norm"
             clip_gradients(self.network.parameters(), gradient_clip_val, str(algorithm))
         else:
@@ -175,7 +190,7 @@ class Classifier(pl.LightningModule):
         if usual == 1:
             return 1.0, 1.0
         first = batch_idx - batch_idx % usual
-        last = min(first + usual, int(self.trainer.num_training_batches))
+        last = int(min(first + usual, self.trainer.num_training_batches))
         order = getattr(self.trainer.train_dataloader, "batch_sampler", None)
         if not isinstance(order, BatchOrder):
             return usual / (last - first), usual / (last - first)
@@ -233,7 +248,7 @@ class Classifier(pl.LightningModule):
         # The factor is no part of the state: a run resumed with more epochs follows their cosine.
         factor = schedule_factor(self.schedule, steps, self.warmup, self.milestones, self.plateau)
         # One operation cannot take parameters that are whole and those that are cut.
-        together = False if is_sharded(self.network.parameters()) else None
+        together = False if self.in_shards else None
         optimizer = _optimizer(self.optimizer_name, groups, self.lr, together)
         return {
             "optimizer": optimizer,

@@ -54,6 +54,14 @@ class Network(nn.Sequential):
             DiffStride2d(1.5, size_rule="exact"), FlexConv2d(6, 8, 5), nn.ReLU(),
             nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10),
         )
+
+
+class Noisy(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            FlexConv2d(1, 6, 9, init_size=3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 10),
+        )
 """
 
 
@@ -93,11 +101,14 @@ def test_two_processes_reproduce_one_with_the_same_global_batch(tmp_path, strate
 
 
 @pytest.mark.slow
-def test_a_sharded_run_goes_on_as_if_it_had_not_stopped(tmp_path):
-    options = ("--model.schedule=constant", "--model.warmup=0")
-    _, whole, _, _ = run(tmp_path, "whole", 2, 3, "sharded", *options)
-    run(tmp_path, "parts", 2, 2, "sharded", *options)
-    _, parts, _, _ = run(tmp_path, "parts", 2, 3, "sharded", *options, "--resume")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_of_two_processes_goes_on_as_if_it_had_not_stopped(tmp_path, strategy):
+    """Each with random numbers of its own, and shares of a batch that are not equal."""
+    options = ["--model.schedule=constant", "--model.warmup=0", "--data.init_args.batch_size=131"]
+    options += ["--model.network=unnormalised.Noisy"]
+    _, whole, _, _ = run(tmp_path, "whole", 2, 3, strategy, *options)
+    run(tmp_path, "parts", 2, 2, strategy, *options)
+    _, parts, _, _ = run(tmp_path, "parts", 2, 3, strategy, *options, "--resume")
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
 
 

@@ -164,7 +164,7 @@ class BatchOrder(Sampler[list[Draw]]):
 
     Each batch of ``batch_size`` is dealt out to the processes, so that all of them together see
     what one process would. In training, where all must step, a last batch with fewer samples than
-    processes is left out.
+    processes is left out; in evaluation, a process without a sample is given one that does not count.
 
     Args:
         count: Number of samples.
@@ -177,8 +177,9 @@ class BatchOrder(Sampler[list[Draw]]):
     Examples:
         >>> [[draw.index for draw in batch] for batch in BatchOrder(5, 2)]
         [[0, 1], [2, 3], [4]]
-        >>> [[draw.index for draw in batch] for batch in BatchOrder(5, 4, rank=1, world_size=2)]
-        [[1, 3]]
+        >>> order = BatchOrder(5, 4, rank=1, world_size=2)
+        >>> [[(draw.index, draw.counts) for draw in batch] for batch in order]
+        [[(1, True), (3, True)], [(4, False)]]
     """
 
     def __init__(

@@ -164,7 +164,8 @@ class BatchOrder(Sampler[list[Draw]]):
 
     Each batch of ``batch_size`` is dealt out to the processes, so that all of them together see
     what one process would. In training, where all must step, a last batch with fewer samples than
-    processes is left out; in evaluation, a process without a sample is given one that does not count.
+    processes is left out; in evaluation, a process without a sample is given one that does not
+    count.
 
     Args:
         count: Number of samples.

@@ -191,11 +191,10 @@ def _correlate_factored(
     method: str,
 ) -> Tensor:
     dtype, working = result_dtype(input), spectral_dtype(input)
-    exact = method == "fft" or _needs_no_rounding(geometry, input, method)
+    operand = _operand_dtype(geometry, input, method)
     with no_autocast(input.device.type):
         factors = coefficients.to(working), basis.to(working)
-        values = input.to(working if exact else dtype)
-        output = correlate_factored(values, *factors, geometry, method)
+        output = correlate_factored(input.to(operand), *factors, geometry, method)
         return add_bias(output, None if bias is None else bias.to(output.dtype)).to(dtype)
 
 
@@ -344,21 +343,23 @@ def correlate_with_bias(
     """Correlate what has been checked and padded (but with zeros), and add the bias."""
     if method == "direct":
         return direct.output(input, weight, geometry, bias, channels_last=False)
-    dtype = result_dtype(input)
-    exact = method == "fft" or _needs_no_rounding(geometry, input, method)
-    working = spectral_dtype(input) if exact else dtype
+    dtype, operand = result_dtype(input), _operand_dtype(geometry, input, method)
     with no_autocast(input.device.type):
         tensors = [input, weight] if bias is None else [input, weight, bias]
-        tensors = [tensor.to(working) for tensor in tensors]
+        tensors = [tensor.to(operand) for tensor in tensors]
         output = correlate(tensors[0], tensors[1], geometry, method)
         return add_bias(output, None if bias is None else tensors[2]).to(dtype)
 
 
-def _needs_no_rounding(geometry: Geometry, input: Tensor, method: str) -> bool:
-    """Whether autocast, which rounds for torch's operations, meets with transforms alone."""
-    return (
+def _operand_dtype(geometry: Geometry, input: Tensor, method: str) -> torch.dtype:
+    """Dtype of what the products take: autocast rounds it, but where all of them are transforms.
+
+    To be asked where autocast can still be seen.
+    """
+    transforms_alone = method == "fft" or (
         method == "auto"
         and not torch.compiler.is_compiling()
         and autocast_is_on(input.device.type)
         and plan_for(geometry, input.device.type).is_spectral
     )
+    return spectral_dtype(input) if transforms_alone else result_dtype(input)

@@ -44,7 +44,7 @@ def test_wav_files_are_read_exactly(tmp_path):
 
 
 def test_other_files_are_read_by_soundfile(tmp_path):
-    soundfile = pytest.importorskip("soundfile")
+    soundfile = pytest.importorskip("soundfile", reason="soundfile comes with the audio extra")
     samples = torch.tensor([[0.5, -0.25, 0.125, 0.0]])
     for name, subtype in (("a.wav", "PCM_24"), ("b.flac", "PCM_24"), ("c.wav", "FLOAT")):
         soundfile.write(tmp_path / name, samples[0].numpy(), 8000, subtype=subtype)
@@ -54,7 +54,7 @@ def test_other_files_are_read_by_soundfile(tmp_path):
 
 
 def test_foreign_files_are_refused_by_soundfile(tmp_path):
-    pytest.importorskip("soundfile")
+    pytest.importorskip("soundfile", reason="soundfile comes with the audio extra")
     (tmp_path / "a.flac").write_bytes(b"no sound at all, only words")
     with pytest.raises(ValueError, match=r"a.flac cannot be read as sound.*convert it to wav"):
         read_sound(str(tmp_path / "a.flac"))

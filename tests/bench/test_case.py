@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -117,6 +118,19 @@ def test_the_limit_is_the_cheaper_way_or_memory(
     row = rows_of(*contenders, work=work)["ours"]
     assert (row.limit, row.limit_ms) == (limit, pytest.approx(1e3 * seconds))
     assert row.ratio_to_limit == pytest.approx(3.0 / seconds)
+
+
+def test_operations_are_counted_where_a_case_names_whose() -> None:
+    left, right = torch.ones(4, 8), torch.ones(8, 2)
+
+    def make() -> Callable[[], object]:
+        return lambda: left @ right
+
+    case = Case("s", "k", "n", "forward", (4, 8), (Contender("ours", "ours", make),))
+    laboratory = Laboratory("cpu", RATES, Plan(1.0, least=3, hopeless=10))
+    assert laboratory.run(case)[0].limit == ""
+    row = laboratory.run(replace(case, counted="ours"))[0]
+    assert (row.limit, row.limit_ms) == ("sgemm", pytest.approx(1e3 * 2 * 4 * 8 * 2 / RATES.flops))
 
 
 def test_a_training_step_computes_every_gradient_and_touches_the_parameters() -> None:

@@ -21,9 +21,10 @@ def layer_case(
     *contenders: Contender,
     kernel: int | None = None,
     work: Work | None = None,
+    counted: str = "",
 ) -> Case:
     """Return a case of the suite ``layers``."""
-    return Case("layers", kind, name, mode, shape, contenders, kernel, work)
+    return Case("layers", kind, name, mode, shape, contenders, kernel, work, counted=counted)
 
 
 def against(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from sizeless.bench.machine import Rates, synchronizer
 from sizeless.bench.memory import Make, MemoryMeter
@@ -75,6 +78,8 @@ class Case:
         kernel: Taps per axis.
         work: What has to be done at least, where it is known.
         layout: Memory layout of the input.
+        counted: Name of the contender whose operations are taken for what has to be done, where
+            ``work`` is not given.
     """
 
     suite: str
@@ -86,6 +91,7 @@ class Case:
     kernel: int | None = None
     work: Work | None = None
     layout: str = "contiguous"
+    counted: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,8 @@ class Laboratory:
                     runs[contender.name] = contender.make()
                 except Exception as error:
                     results[contender.name] = error
+        if case.counted in runs:
+            case = replace(case, work=counted_work(runs[case.counted]))
         if runs:
             aside = [c.name for c in case.contenders if c.role in {"limit", "layout"}]
             results.update(measure(runs, self.plan, synchronizer(self.device), aside))
@@ -249,6 +257,33 @@ def _cuda_peak(run: Callable[[], object]) -> float:
     run()
     torch.cuda.synchronize()
     return float(torch.cuda.max_memory_allocated() - before)
+
+
+class _Operations(TorchDispatchMode):
+    """Counts operations by the formulas of torch's counter, of which ours are a part.
+
+    That counter itself follows modules, and fails where one is given a tensor whose gradient is
+    asked for by ``torch.autograd.grad``.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and count it."""
+        output = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=output)
+        return output
+
+
+def counted_work(run: Callable[[], object]) -> Work:
+    """Return the operations of a run."""
+    with _Operations() as operations:
+        run()
+    return Work(0.0, operations.total)
 
 
 def one_line(error: Exception) -> str:

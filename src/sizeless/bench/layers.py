@@ -164,7 +164,8 @@ def network_cases(quick: bool, device: str) -> Iterator[Case]:
                 ("ordinary network", "baseline", False),
             )
         ]
-        yield layer_case("NIFF", f"{name} with NIFF {by(shape)}", "training", shape, *contenders)
+        title = f"{name} with NIFF {by(shape)}"
+        yield layer_case("NIFF", title, "training", shape, *contenders, counted=OURS)
 
 
 def diffstride2d(textbook: bool, rule: str, shape: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
@@ -244,7 +245,8 @@ def residual_cases(quick: bool, device: str) -> Iterator[Case]:
             bar = None if quick or mode == "forward" else 1.6
             others = {"strided convolution": builds[1]}
             contenders = against(builds[0], others, mode, device, bar=bar)
-            yield layer_case("DiffStride", f"residual block {by(shape)}", mode, shape, *contenders)
+            name = f"residual block {by(shape)}"
+            yield layer_case("DiffStride", name, mode, shape, *contenders, counted=OURS)
 
 
 GROUPS = (

@@ -17,10 +17,10 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # The facade is `sizeless` itself, the public names in one place.
 FLOORS = (
     {"_files", "_precision"},
-    {"_validate"},
+    {"_validate", "_example"},
     {"functional", "kernels"},
     {"nn"},
-    {"sizes"},
+    {"sizes", "surgery"},
     {"models", "cost", "trajectories"},
     {"penalties", "compat"},
     {"facade"},

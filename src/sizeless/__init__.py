@@ -5,7 +5,7 @@ Kernel size (``FlexConv2d``), filter extent in frequency (``NIFFConv2d``) and st
 and three dimensions.
 """
 
-from sizeless import compat, functional, kernels, models, nn
+from sizeless import compat, functional, kernels, models, nn, surgery
 from sizeless.cost import Cost, CostRow, cost
 from sizeless.nn import (
     DiffStride1d,
@@ -40,6 +40,7 @@ from sizeless.sizes import (
     refresh_sizes,
     sizes,
 )
+from sizeless.surgery import convert, fold
 
 __version__ = "0.1.0"
 
@@ -73,7 +74,9 @@ __all__ = [
     "change_resolution_",
     "compat",
     "complexity_penalty",
+    "convert",
     "cost",
+    "fold",
     "functional",
     "kernels",
     "models",
@@ -82,4 +85,5 @@ __all__ = [
     "project_sizes_",
     "refresh_sizes",
     "sizes",
+    "surgery",
 ]

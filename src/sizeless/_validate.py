@@ -12,7 +12,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sizeless._precision import autocast_is_on
 
@@ -162,7 +162,12 @@ def floating_dtype(dtype: Any) -> None:
 
 
 def feature_map(name: str, value: Any, ndim: int, in_channels: int | None = None) -> Tensor:
-    """Return ``value`` if it is a real floating-point tensor of shape ``(N, C, *spatial)``."""
+    """Return ``value`` if it is a real floating-point tensor of shape ``(N, C, *spatial)``.
+
+    What stands for a tensor while ``torch.fx`` traces has no shape to check.
+    """
+    if isinstance(value, fx.Proxy):
+        return value  # type: ignore[return-value]
     if tensor(name, value).dim() != ndim + 2:
         raise ValueError(
             f"{name} must have {ndim + 2} dimensions (N, C, and {ndim} spatial) for a "
@@ -181,6 +186,8 @@ def feature_map(name: str, value: Any, ndim: int, in_channels: int | None = None
 
 def parameter_dtype(name: str, value: Tensor, parameter: Tensor) -> None:
     """Raise unless ``value`` has the dtype of a parameter; autocast makes its own choice."""
+    if isinstance(value, fx.Proxy):
+        return
     if value.dtype != parameter.dtype and not autocast_is_on(value.device.type):
         raise TypeError(
             f"{name} must have the dtype of the parameters ({parameter.dtype}), got {value.dtype}; "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sizeless._example import arguments_of, evaluating, tensors_in
 from sizeless._validate import module as check_module
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
 
@@ -79,18 +78,18 @@ class _Flow(TorchFunctionMode):
     def of(self, *values: Any) -> Strides:
         """Union of the strides of all tensors in nested ``values``."""
         found: Strides = {}
-        for tensor in _tensors(values):
+        for tensor in tensors_in(values):
             found.update(self.strides.get(tensor, {}))
         return found
 
     def mark(self, value: Any, strides: Strides) -> None:
         """Set the strides of all tensors in ``value``."""
-        for tensor in _tensors(value):
+        for tensor in tensors_in(value):
             self.strides[tensor] = strides
 
     def mark_unseen(self, value: Any, strides: Strides) -> None:
         """Set the strides of tensors in ``value`` that no function seen here has made."""
-        self.mark([tensor for tensor in _tensors(value) if tensor not in self.strides], strides)
+        self.mark([tensor for tensor in tensors_in(value) if tensor not in self.strides], strides)
 
     def __torch_function__(
         self,
@@ -102,7 +101,7 @@ class _Flow(TorchFunctionMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         changed = args[0] if func is Tensor.__setitem__ else output
-        if any(True for _ in _tensors(changed)):
+        if any(True for _ in tensors_in(changed)):
             with torch._C.DisableTorchFunction():
                 fixed = _fixes_the_size(func, *args, **kwargs)
                 self.mark(changed, {} if fixed else self.of(args, kwargs))
@@ -118,16 +117,6 @@ def _fixes_the_size(func: Any, *args: Any, **kwargs: Any) -> bool:
         return False
     size = args[1] if len(args) > 1 else kwargs.get("output_size")
     return not (isinstance(size, (tuple, list)) and None in size)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
 
 
 def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
@@ -162,7 +151,7 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
         (2674, True)
     """
     check_module("model", model)
-    arguments = _arguments(example_input)
+    arguments = arguments_of(example_input)
     flow, rows, handles = _Flow(), [], []
     inside = {
         child
@@ -178,7 +167,7 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
             flow.mark_unseen(output, strides)
             if not isinstance(module, COUNTED):
                 return
-            input = next(_tensors((args, kwargs)))
+            input = next(tensors_in((args, kwargs)))
             linear = isinstance(module, nn.Linear)
             positions = math.prod(output.shape[1:-1] if linear else output.shape[2:])
             with torch.enable_grad():
@@ -200,7 +189,7 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
             handles.append(module.register_forward_hook(follow(name), with_kwargs=True))
     try:
         eager = torch.compiler.set_stance("force_eager")
-        with eager, _evaluating(model), torch.no_grad(), flow:
+        with eager, evaluating(model), torch.no_grad(), flow:
             model(*arguments)
     finally:
         for handle in handles:
@@ -213,32 +202,9 @@ def cost(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> Cost:
     return Cost(tuple(rows))
 
 
-def _arguments(example_input: Any) -> tuple[Any, ...]:
-    """Return the positional arguments that an example input stands for."""
-    arguments = (example_input,) if isinstance(example_input, Tensor) else example_input
-    if not isinstance(arguments, tuple) or not any(True for _ in _tensors(arguments)):
-        shown = repr(arguments) if isinstance(arguments, tuple) else type(example_input).__name__
-        raise TypeError(
-            "example_input must be a tensor, or a tuple of all positional arguments with a tensor "
-            f"among them, got {shown}"
-        )
-    return arguments
-
-
 def passes(pool: DiffStrideNd, strides: Strides) -> int:
     """How many times a tensor with these ``strides`` has passed ``pool``."""
     return sum(module is pool for module, _ in strides)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _relaxation(output: Tensor, strides: Strides) -> Tensor:

@@ -264,6 +264,13 @@ class Resampling:
         with no_autocast(input.device.type):
             return correlate_resampled(input.to(dtype), weight.to(dtype), matrices)
 
+    def matrices(self, dtype: torch.dtype = torch.float32) -> list[Tensor | None]:
+        """The matrix ``(output_size, size)`` of each axis, ``None`` for one that stays as it is."""
+        return [
+            None if gain is None else self._matrix(i, gain, dtype)
+            for i, gain in enumerate(self.gains)
+        ]
+
     def _matrix(self, i: int, gain: Tensor, dtype: torch.dtype) -> Tensor:
         if self._kept is None:
             return _matrix(gain, self.sizes[i], self.output_sizes[i]).to(dtype)

@@ -25,7 +25,7 @@ from sizeless.models.niff import (
     niff_resnet101,
     niff_resnet152,
 )
-from sizeless.models.replacement import replace_convolutions
+from sizeless.surgery.niff import replace_convolutions
 
 __all__ = [
     "CCNN",

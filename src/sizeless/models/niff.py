@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from sizeless._validate import boolean, one_of, positive_int
 from sizeless._validate import options as check_options
 from sizeless.kernels.base import linears
-from sizeless.models.replacement import FIXED, FORMS, replace_convolutions
 from sizeless.nn import NIFFConv2d
+from sizeless.surgery.niff import FIXED, FORMS, replace_convolutions
 
 CONVNEXT_HIDDEN = (16, 128, 32)
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sizeless._validate import float_tuple, int_tuple, one_of
 from sizeless._validate import options as check_options
-from sizeless.functional.padding import pad
 from sizeless.nn import (
     DiffStride2d,
     FlexConv1d,
@@ -185,7 +184,8 @@ class CausalConv1d(nn.Conv1d):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``(N, in_channels, L)`` to ``(N, out_channels, L)``."""
         reach = self.dilation[0] * (self.kernel_size[0] - 1)
-        padded = pad(input, ((reach, 0),), self.padding_mode)
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        padded = F.pad(input, (reach, 0), mode=mode)
         return F.conv1d(padded, self.weight, self.bias, dilation=self.dilation, groups=self.groups)
 
 

@@ -75,7 +75,7 @@ class DiffStrideResidualNd(nn.Module):
         feature_map("input", input, self.pool_class.ndim, self.conv1.in_channels)
         parameter_dtype("input", input, self.conv1.weight)
         hidden = self.norm1(input).relu()
-        if isinstance(self.pool, DiffStrideNd) and self._may_fuse():
+        if isinstance(self.pool, DiffStrideNd) and self._may_fuse(input):
             resampling = self.pool.resampling(input)
             hidden = resampling.after_convolution(hidden, self.conv1.weight)
             pooled = resampling(input)
@@ -86,8 +86,13 @@ class DiffStrideResidualNd(nn.Module):
         output: Tensor = hidden + self.shortcut(pooled)
         return output
 
-    def _may_fuse(self) -> bool:
-        """Whether nothing but the output of pool and convolution can be seen or was changed."""
+    def _may_fuse(self, input: Tensor) -> bool:
+        """Whether nothing but the output of pool and convolution can be seen or was changed.
+
+        All is seen where ``torch.fx`` traces.
+        """
+        if not isinstance(input, Tensor):
+            return False
         convolution = self.conv1
         as_made = (
             type(convolution) is CONVOLUTIONS[self.pool_class.ndim]

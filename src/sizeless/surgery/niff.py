@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import product
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from sizeless._validate import boolean, one_of
+from sizeless._validate import boolean, int_at_least, one_of
 from sizeless._validate import module as check_module
 from sizeless._validate import options as check_options
 from sizeless.nn import (
@@ -97,7 +99,7 @@ def replace_convolutions(
         (path, module)
         for path, module in model.named_modules(remove_duplicate=False)
         if isinstance(module, Convolution)
-        and _is_replaced(module)
+        and keeps_the_map(module)
         and not any(path == name or path.startswith(f"{name}.") for name in kept)
     ]
     if not places:
@@ -130,7 +132,7 @@ def _paths(model: nn.Module, skip: Collection[str]) -> Collection[str]:
     return skip
 
 
-def _is_replaced(conv: Convolution) -> bool:
+def keeps_the_map(conv: Convolution) -> bool:
     """Whether a convolution keeps the size of its map and looks farther than one position."""
     if min(conv.kernel_size) < 2 or max(conv.stride) > 1:
         return False
@@ -157,3 +159,120 @@ def _replacement(
         pointwise = type(layer.pointwise)
         layer.pointwise = pointwise(inputs, outputs, 1, groups=groups, bias=bias, **place)
     return layer
+
+
+def to_niff(
+    conv: Any,
+    map_size: Sequence[int],
+    *,
+    form: str = "split",
+    hidden: Sequence[int] | None = None,
+    bias: bool = True,
+    fit: int = 0,
+    **options: Any,
+) -> tuple[nn.Module, float | None, str]:
+    """Return the NIFF layer in the place of a convolution, its kernel's error, and a remark.
+
+    Args:
+        conv: A convolution that keeps the size of its map.
+        map_size: Spatial size of its map.
+        form: ``"split"`` or ``"full"``, see ``replace_convolutions``.
+        hidden: Widths of the filter networks.
+        bias: Whether the bias is taken over.
+        fit: Steps in which the filters are fitted to the kernels that were there; 0 leaves them
+            as they are drawn, and the error is ``None``.
+        **options: Other keyword arguments of ``NIFFConv2d``.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a value is not allowed.
+    """
+    one_of("form", form, FORMS)
+    int_at_least("fit", fit, 0)
+    layer: Any = _replacement(conv, form, hidden, boolean("bias", bias), options)
+    filter = layer if isinstance(layer, NIFFConvNd) else layer.depthwise
+    last = layer if isinstance(layer, NIFFConvNd) else layer.pointwise
+    if bias and conv.bias is not None:
+        last.bias = conv.bias
+    error, remark = None, "drawn anew"
+    if fit:
+        error, remark = _fit(layer, filter, conv, tuple(map_size), fit), f"fitted in {fit} steps"
+    for parameter in layer.parameters():
+        if parameter is not conv.bias:
+            parameter.requires_grad_(conv.weight.requires_grad)
+    return layer, error, remark
+
+
+def _fit(layer: Any, filter: NIFFConvNd, conv: Any, map_size: tuple[int, ...], steps: int) -> float:
+    """Fit a layer's filters to the kernel of a convolution, and return the remaining error."""
+    weight = _on_map(conv, map_size)
+    target = weight
+    mixing = None if filter is layer else layer.pointwise.weight
+    if mixing is not None:
+        target = _take_apart(weight, mixing, conv.groups)
+    with torch.enable_grad():
+        _minimise(filter, target, steps)
+    with torch.no_grad():
+        axes = tuple(range(2, target.dim()))
+        found = filter.spatial_kernel(map_size).double()
+        found = torch.roll(found, [-(n // 2) for n in map_size], axes)
+        if mixing is not None:
+            found = mixing.double() * _for_groups(found, conv)
+        return float((found - weight).norm() / weight.norm())
+
+
+def _for_groups(kernels: Tensor, conv: Any) -> Tensor:
+    """Kernels ``(C, 1, *map)`` of all channels as ``(out, in / groups, *map)``."""
+    grouped = kernels.squeeze(1).unflatten(0, (conv.groups, -1))
+    return grouped.repeat_interleave(conv.out_channels // conv.groups, dim=0)
+
+
+def _on_map(conv: Any, map_size: tuple[int, ...]) -> Tensor:
+    """The kernel of true convolution on a map that wraps around, its middle at the origin."""
+    weight = conv.weight.detach().double()
+    kernel = weight.new_zeros((*weight.shape[:2], *map_size))
+    places = [
+        [(conv.dilation[axis] * ((taps - 1) // 2 - tap)) % side for tap in range(taps)]
+        for axis, (taps, side) in enumerate(zip(conv.kernel_size, map_size, strict=True))
+    ]
+    for taps in product(*map(range, conv.kernel_size)):
+        kernel[(..., *(place[t] for place, t in zip(places, taps, strict=True)))] += weight[
+            (..., *taps)
+        ]
+    return kernel
+
+
+def _take_apart(weight: Tensor, mixing: Tensor, groups: int) -> Tensor:
+    """Nearest product of one kernel per channel, returned, and a mixing matrix, which is set."""
+    by_channel = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    left, singular, right = torch.linalg.svd(by_channel.flatten(2), full_matrices=False)
+    root = singular[:, :1].sqrt()
+    columns = (left[:, :, 0] * root).unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    with torch.no_grad():
+        mixing.copy_(columns.reshape(mixing.shape))
+    return (right[:, 0] * root).reshape(-1, 1, *weight.shape[2:])
+
+
+def _minimise(filter: NIFFConvNd, target: Tensor, steps: int) -> None:
+    """Fit the half spectrum of a layer to another one."""
+    parameters = [*filter.real.parameters(), *filter.imag.parameters()]
+    before = [parameter.requires_grad for parameter in parameters]
+    map_size = tuple(target.shape[2:])
+    wanted = torch.fft.rfftn(target, dim=tuple(range(2, target.dim())))
+    scale = wanted.abs().square().mean()
+    optimizer = torch.optim.LBFGS(parameters, max_iter=steps, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        real, imag = filter.half_spectrum(map_size)
+        error = (real - wanted.real).square() + (imag - wanted.imag).square()
+        value: Tensor = error.mean() / scale
+        value.backward()
+        return value
+
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer.step(loss)
+    for parameter, trained in zip(parameters, before, strict=True):
+        parameter.requires_grad_(trained)
+        parameter.grad = None

@@ -1,0 +1,224 @@
+"""Learned strides in the place of fixed ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from sizeless._example import evaluating
+from sizeless.nn import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
+from sizeless.surgery.flow import meetings
+from sizeless.surgery.parts import (
+    int_axes,
+    macs_of,
+    padding_layer,
+    parameters_of,
+    plain_convolution,
+    take_hooks,
+)
+from sizeless.surgery.report import Change
+from sizeless.surgery.tracing import Trace
+
+STRIDES: dict[int, type[DiffStrideNd]] = {1: DiffStride1d, 2: DiffStride2d, 3: DiffStride3d}
+CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+MAX_POOLS: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
+AVERAGE_POOLS: dict[type[nn.Module], int] = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
+BLUR_POOLS = {"BlurPool": 2, "BlurPool1D": 1, "BlurPool2D": 2, "BlurPool2d": 2, "BlurPool3D": 3}
+"""Names of the classes in timm, kornia and antialiased-cnns that blur and stride."""
+
+TRIED = (1.0, 0.8, 1.25, 1.6)
+"""Factors of a stride at which a network is run, to see whether it bears other sizes of maps."""
+
+
+def stride_of(layer: nn.Module) -> tuple[int, ...]:
+    """The stride of a layer that could learn it, ``()`` for one that has none."""
+    kind = type(layer)
+    ndim = {**CONVOLUTIONS, **MAX_POOLS, **AVERAGE_POOLS}.get(kind, BLUR_POOLS.get(kind.__name__))
+    stride = getattr(layer, "stride", None)
+    if ndim is None or stride is None:
+        return ()
+    strides = int_axes(stride, ndim)
+    return strides if max(strides) > 1 else ()
+
+
+def why_not(layer: Any) -> str:
+    """Return why a layer's stride cannot be learned, or ``""``."""
+    if type(layer) in MAX_POOLS and (layer.return_indices or max(int_axes(layer.dilation, 1)) > 1):
+        return "it returns indices or is dilated"
+    return ""
+
+
+class Strides:
+    """Replaces strides in a model by learned ones, group by group.
+
+    Args:
+        model: The model, which is changed in place.
+        arguments: Its positional arguments.
+        wanted: The layers whose strides are to be learned, with the options of each.
+    """
+
+    def __init__(
+        self, model: nn.Module, arguments: tuple[Any, ...], wanted: Mapping[nn.Module, Any]
+    ) -> None:
+        self.model, self.arguments, self.wanted = model, arguments, wanted
+        self.paths: dict[nn.Module, list[str]] = {}
+        for path, module in model.named_modules(remove_duplicate=False):
+            self.paths.setdefault(module, []).append(path)
+        self.reasons: dict[nn.Module, str] = {}
+        self.new: dict[nn.Module, nn.Module] = {}
+
+    def replace(self) -> nn.Module:
+        """Replace what can be, and return the model."""
+        neutral = {
+            module
+            for module in self.model.modules()
+            if type(module) in CONVOLUTIONS and not stride_of(module)
+        }
+        found = meetings(self.model, self.arguments, set(self.wanted), neutral)
+        groups = found.groups()
+        self.reasons.update(found.kept)
+        tried = [(group, self._make(group)) for group in groups]
+        made = [(group, stride) for group, stride in tried if stride is not None]
+        for group, _ in made:
+            self._put(group)
+        for group, stride in made:
+            error = self._fails(stride)
+            for layer in group if error else ():
+                self.reasons[layer] = f"the network needs maps of the size they have: {error}"
+                self._set(layer, layer)
+                del self.new[layer]
+        return self.model
+
+    def _make(self, group: Sequence[nn.Module]) -> DiffStrideNd | None:
+        """One stride for a group of layers, and what it makes of each."""
+        strides = {stride_of(layer) for layer in group}
+        if len(strides) > 1:
+            for layer in group:
+                self.reasons[layer] = f"branches that meet have different strides {sorted(strides)}"
+            return None
+        axes = strides.pop()
+        options = self.wanted[group[0]]
+        near = next(chain(group[0].parameters(), self.model.parameters()), torch.empty(0))
+        stride = STRIDES[len(axes)](
+            tuple(map(float, axes)), device=near.device, **{"size_rule": "exact", **options}
+        )
+        for layer in group:
+            self.new[layer] = _with_stride(layer, stride)
+        return stride
+
+    def _put(self, group: Sequence[nn.Module]) -> None:
+        for layer in group:
+            take_hooks(self.new[layer], layer)
+            self._set(layer, self.new[layer].train(layer.training))
+
+    def _set(self, layer: nn.Module, new: nn.Module) -> None:
+        for path in self.paths[layer]:
+            if path:
+                self.model.set_submodule(path, new)
+            else:
+                self.model = new
+
+    def _fails(self, stride: DiffStrideNd) -> str:
+        """What goes wrong when a stride is another; ``""`` if nothing does."""
+        for factor in TRIED:
+            with _scaled(stride, factor), evaluating(self.model), torch.no_grad():
+                try:
+                    self.model(*self.arguments)
+                except Exception as error:
+                    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        return ""
+
+
+def changes(strides: Strides, before: Trace, after: Trace) -> Iterator[Change]:
+    """What became of the layers whose strides were to be learned."""
+    for layer in strides.wanted:
+        size, macs = stride_of(layer), macs_of(layer, before.calls.get(layer, []))
+        change = Change(
+            name=strides.paths[layer][0],
+            before=type(layer).__name__,
+            size_before=size,
+            size_after=size,
+            parameters_before=parameters_of(layer),
+            parameters_after=parameters_of(layer),
+            macs_before=macs,
+            macs_after=macs,
+            reason=strides.reasons.get(layer, "it is not called for the example input"),
+        )
+        if layer in strides.new:
+            change = _changed(change, strides, layer, after)
+        yield change
+
+
+def _changed(change: Change, strides: Strides, layer: nn.Module, after: Trace) -> Change:
+    new = strides.new[layer]
+    stride = _stride_in(new)
+    together = [
+        strides.paths[other][0]
+        for other, its in strides.new.items()
+        if other is not layer and _stride_in(its) is stride
+    ]
+    return replace(
+        change,
+        after=" + ".join(type(part).__name__ for part in new.children()),
+        size_after=stride.stride,
+        parameters_after=parameters_of(new),
+        macs_after=sum(macs_of(part, after.calls.get(part, [])) for part in new.children()),
+        reason=f"one stride with {', '.join(together)}" if together else "",
+    )
+
+
+def _stride_in(new: nn.Module) -> DiffStrideNd:
+    return next(part for part in new.modules() if isinstance(part, DiffStrideNd))
+
+
+@contextmanager
+def _scaled(stride: DiffStrideNd, factor: float) -> Iterator[None]:
+    kept = stride.log2_stride.detach().clone()
+    with torch.no_grad():
+        stride.log2_stride.add_(math.log2(factor))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            stride.log2_stride.copy_(kept)
+        stride.refresh_size()
+
+
+def _with_stride(layer: Any, stride: DiffStrideNd) -> nn.Module:
+    """A layer at every position, and the learned stride after it.
+
+    Every map keeps its size up to the stride, so that branches that meet agree at any stride.
+    """
+    kind = type(layer)
+    if kind in AVERAGE_POOLS or kind.__name__ in BLUR_POOLS:
+        # The stride has a low-pass filter of its own.
+        return nn.Sequential(stride)
+    ndim = stride.ndim
+    taps = int_axes(layer.kernel_size, ndim)
+    if kind in CONVOLUTIONS:
+        if max(taps) == 1:
+            return nn.Sequential(stride, plain_convolution(layer, stride=1, padding=0))
+        dense, mode = plain_convolution(layer, stride=1, padding=0), layer.padding_mode
+        spacing, fill = layer.dilation, 0.0
+        dense.padding_mode = "zeros"
+    else:
+        dense, mode = kind(layer.kernel_size, 1), "zeros"
+        spacing, fill = (1,) * ndim, -math.inf
+    own = (0,) * ndim if isinstance(layer.padding, str) else int_axes(layer.padding, ndim)
+    reach = [d * (k - 1) for d, k in zip(spacing, taps, strict=True)]
+    amounts = [(min(p, r), r - min(p, r)) for p, r in zip(own, reach, strict=True)]
+    if all(before == after for before, after in amounts):
+        sides = tuple(before for before, _ in amounts)
+        if kind in CONVOLUTIONS:
+            dense = plain_convolution(layer, stride=1, padding=sides)
+        elif all(2 * side <= k for side, k in zip(sides, taps, strict=True)):
+            dense = kind(layer.kernel_size, 1, sides)
+        return nn.Sequential(dense, stride)
+    return nn.Sequential(padding_layer(amounts, mode, fill), dense, stride)

@@ -1,0 +1,154 @@
+"""Fixed sizes in the place of learned ones."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from torch import Tensor, nn
+
+from sizeless._example import arguments_of
+from sizeless._validate import boolean, number
+from sizeless._validate import module as check_module
+from sizeless.nn import DiffStrideNd, FlexConvNd, SpectralPoolNd
+from sizeless.surgery.containers import is_ours, with_layers_of_their_own, without_our_blocks
+from sizeless.surgery.parts import macs_of, parameters_of, take_hooks
+from sizeless.surgery.plain import SIZED, FoldError, plain
+from sizeless.surgery.report import Change, Report
+from sizeless.surgery.tracing import Call, relative_error, trace
+
+
+def fold(
+    model: nn.Module,
+    example_input: Tensor | tuple[Any, ...],
+    *,
+    energy: float | None = None,
+    fuse_norms: bool = False,
+) -> tuple[nn.Module, Report]:
+    """Turn every learned size into a fixed one, and the model into an ordinary one.
+
+    A FlexConv becomes the ``nn.Conv`` of its cropped kernel, for maps of any size. A NIFF layer
+    becomes a convolution that wraps around maps of the example's size, as large as they are, or
+    cropped to what holds a share of its ``energy``. ``DiffStride`` and ``SpectralPool`` become one
+    matrix product per axis for maps of the example's size: an ``nn.Linear`` for the last, 1x1
+    convolutions for the others, all frozen. Networks and blocks of this library become graphs
+    (``torch.fx.GraphModule``) of modules of ``torch.nn``, and what is yours stays as it is.
+
+    No complex number, no Fourier transform and no import of ``sizeless`` is left, so the model
+    exports to what knows none of them. It computes the same function on inputs of the example's
+    size, any number of them.
+
+    Args:
+        model: Any module.
+        example_input: An input tensor, or a tuple of all positional arguments.
+        energy: Share of the energy of NIFF kernels, above 0 and at most 1, that the taps around
+            the middle must hold; ``None`` keeps all taps.
+        fuse_norms: Whether convolutions take in the batch normalisation that follows. The model
+            is then a graph in evaluation mode.
+
+    Returns:
+        The plain model, and a ``Report`` with the size of every layer, the relative error of its
+        kernel and that of the network's output.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``energy`` is out of range, or a layer cannot be folded: its path and the
+            reason are named.
+
+    Examples:
+        >>> import sizeless, torch
+        >>> model = torch.nn.Sequential(
+        ...     sizeless.FlexConv2d(1, 4, kernel_size=33, init_size=5),
+        ...     sizeless.DiffStride2d(2.0, size_rule="exact"),
+        ... )
+        >>> plain, report = sizeless.fold(model, torch.randn(1, 1, 32, 32))
+        >>> plain[0]
+        Conv2d(1, 4, kernel_size=(5, 5), stride=(1, 1), padding=(2, 2))
+        >>> report.error < 1e-5
+        True
+    """
+    check_module("model", model)
+    boolean("fuse_norms", fuse_norms)
+    if energy is not None:
+        number("energy", energy, above=0, maximum=1)
+    arguments = arguments_of(example_input)
+    reference = trace(model, arguments).output
+    new = with_layers_of_their_own(without_our_blocks(deepcopy(model)))
+    seen = trace(new, arguments)
+    changes = []
+    for path, layer in list(new.named_modules()):
+        if not isinstance(layer, SIZED):
+            continue
+        try:
+            put, error = plain(layer, seen.calls.get(layer, []), energy)
+        except FoldError as failure:
+            raise ValueError(
+                f"fold cannot replace the {type(layer).__name__} at {path or 'the top'!r}: "
+                f"{failure}"
+            ) from None
+        take_hooks(put, layer)
+        put.train(layer.training)
+        changes.append(_change(path, layer, put, seen.calls.get(layer, []), error))
+        if path:
+            new.set_submodule(path, put)
+        else:
+            new = put
+    _refuse_leftovers(new)
+    if fuse_norms:
+        new = _fused(new)
+    error = relative_error(trace(new, arguments).output, reference)
+    return new, Report(tuple(changes), error)
+
+
+def _change(
+    path: str, layer: Any, put: nn.Module, calls: list[Call], error: float | None
+) -> Change:
+    size: Any = calls[-1].input[2:] if calls else ()
+    if isinstance(layer, (DiffStrideNd, SpectralPoolNd)):
+        size = layer.stride
+    elif isinstance(layer, FlexConvNd):
+        size = layer.size
+    after, macs = size, macs_of(layer, calls)
+    macs_after = macs
+    if error is not None:
+        conv: Any = next(part for part in put.modules() if hasattr(part, "kernel_size"))
+        after, macs_after = conv.kernel_size, macs_of(conv, calls)
+    return Change(
+        name=path,
+        before=type(layer).__name__,
+        after=type(put).__name__,
+        size_before=tuple(size or ()),
+        size_after=tuple(after or ()),
+        parameters_before=parameters_of(layer),
+        parameters_after=parameters_of(put),
+        macs_before=macs,
+        macs_after=macs_after,
+        error=error,
+    )
+
+
+def _refuse_leftovers(model: nn.Module) -> None:
+    left = [
+        f"{path or 'the top'} ({type(module).__name__})"
+        for path, module in model.named_modules()
+        if is_ours(module)
+    ]
+    if left:
+        raise ValueError(
+            f"fold cannot replace {', '.join(left)}: it has no plain form; put a layer of "
+            "sizeless.nn in its place"
+        )
+
+
+def _fused(model: nn.Module) -> nn.Module:
+    """The model as a graph in which batch normalisation is part of the convolution before it."""
+    from torch.fx.experimental.optimization import fuse
+
+    try:
+        fused: nn.Module = fuse(model.eval())
+    except Exception as error:
+        raise ValueError(
+            f"fuse_norms needs a model that torch.fx can trace, and {type(model).__name__} is "
+            f"none: {' '.join(str(error).split())[:200]}; fold without it"
+        ) from error
+    return fused

@@ -1,0 +1,98 @@
+"""Small pieces that operations on networks are put together from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from sizeless.functional.circular_products import circular_flops
+from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
+from sizeless.surgery.tracing import Call
+
+CONVOLUTIONS: dict[int, type[Any]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+PADDINGS: dict[str, dict[int, type[Any]]] = {
+    "zeros": {1: nn.ConstantPad1d, 2: nn.ConstantPad2d, 3: nn.ConstantPad3d},
+    "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
+    "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d, 3: nn.ReplicationPad3d},
+    "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d},
+}
+HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def int_axes(value: Any, ndim: int) -> tuple[int, ...]:
+    """An int, or one per axis, as a tuple."""
+    return tuple(value) if isinstance(value, (tuple, list)) else (int(value),) * ndim
+
+
+def take_hooks(new: nn.Module, old: nn.Module) -> None:
+    """Let the hooks of a module act on the one in its place."""
+    for name in HOOKS:
+        getattr(new, name).update(getattr(old, name))
+
+
+def padding_layer(
+    amounts: Sequence[tuple[int, int]], mode: str = "zeros", fill: float = 0.0
+) -> nn.Module:
+    """A module that pads each axis before and after; negative amounts crop."""
+    sides = tuple(amount for pair in reversed(list(amounts)) for amount in pair)
+    kind = PADDINGS[mode][len(amounts)]
+    layer: nn.Module = kind(sides, fill) if mode == "zeros" else kind(sides)
+    return layer
+
+
+def plain_convolution(conv: Any, **changed: Any) -> Any:
+    """A convolution with the parameters of another one, and some arguments changed."""
+    arguments = {
+        name: getattr(conv, name)
+        for name in ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    }
+    new = type(conv)(
+        conv.in_channels,
+        conv.out_channels,
+        **{**arguments, **changed},
+        bias=conv.bias is not None,
+        device="meta",
+    )
+    new.weight, new.bias = conv.weight, conv.bias
+    return new.train(conv.training)
+
+
+def macs_of(layer: Any, calls: Iterable[Call]) -> int:
+    """Multiply-accumulates of some calls of a layer; 0 for one that does not multiply."""
+    return sum(_macs(layer, call) for call in calls)
+
+
+def _macs(layer: Any, call: Call) -> int:
+    outputs = math.prod(call.output)
+    if isinstance(layer, FlexConvNd):
+        return outputs * layer.in_channels // layer.groups * math.prod(layer.size)
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return outputs * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+    if isinstance(layer, NIFFConvNd):
+        size = call.output[2:]
+        flops = circular_flops(1, layer.in_channels, layer.out_channels, layer.groups, size)
+        return call.output[0] * flops // 2
+    if isinstance(layer, (DiffStrideNd, SpectralPoolNd)):
+        shape, total = list(call.input), 0
+        for axis in range(2, len(shape)):
+            length, shape[axis] = shape[axis], call.output[axis]
+            total += math.prod(shape) * length
+        return total
+    return 0
+
+
+def parameters_of(*modules: nn.Module) -> int:
+    """Number of the parameters of some modules together."""
+    found = {parameter for module in modules for parameter in module.parameters()}
+    return sum(parameter.numel() for parameter in found)

@@ -2,6 +2,7 @@
 
 from sizeless.models.audio import AudioNet
 from sizeless.models.ccnn import CCNN, ccnn4_140, ccnn6_380
+from sizeless.models.converted import converted, ordinary
 from sizeless.models.diffstride_resnet import (
     DiffStrideResNet,
     diffstride_resnet18,
@@ -35,6 +36,7 @@ __all__ = [
     "FlexTCN",
     "ccnn4_140",
     "ccnn6_380",
+    "converted",
     "diffstride_resnet18",
     "diffstride_resnet18_imagenet",
     "diffstride_resnet56",
@@ -57,5 +59,6 @@ __all__ = [
     "niff_resnet50",
     "niff_resnet101",
     "niff_resnet152",
+    "ordinary",
     "replace_convolutions",
 ]

@@ -1,4 +1,4 @@
-"""Two small image networks, one for learned strides and one for frequency filters."""
+"""Small image networks: with learned strides, with frequency filters, and an ordinary one."""
 
 from __future__ import annotations
 
@@ -143,4 +143,91 @@ class NIFFNet(nn.Module):
         """Map ``(N, in_channels, H, W)`` to class scores ``(N, num_classes)``."""
         feature_map("input", input, 2, self.in_channels)
         scores: Tensor = self.head(self.blocks(self.stem(input)).mean(dim=(2, 3)))
+        return scores
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch normalisation, and a shortcut.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Stride of the first convolution, and of the shortcut.
+
+    Shape:
+        ``(N, in_channels, H, W)`` to ``(N, out_channels, H / stride, W / stride)``.
+
+    Examples:
+        >>> import torch
+        >>> ResidualBlock(4, 8, 2)(torch.randn(2, 4, 7, 7)).shape
+        torch.Size([2, 8, 4, 4])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map a batch of maps."""
+        hidden = self.norm1(self.conv1(input)).relu()
+        output: Tensor = (self.norm2(self.conv2(hidden)) + self.shortcut(input)).relu()
+        return output
+
+
+class SmallResNet(nn.Module):
+    """Ordinary residual network for small images: the one that others convert or compare with.
+
+    A 3x3 convolution, max pooling, residual blocks of which all but the first halve the map,
+    global average pooling and a linear classifier. Nothing in it is learned but weights.
+
+    Args:
+        in_channels: Channels of the image.
+        num_classes: Number of outputs.
+        widths: Channels of every block; the stem has the first.
+
+    Shape:
+        ``(N, in_channels, H, W)`` to ``(N, num_classes)``.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a count is below 1.
+
+    Examples:
+        >>> import torch
+        >>> SmallResNet(1, 10)(torch.randn(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, widths: Sequence[int] = (32, 64, 128)
+    ) -> None:
+        super().__init__()
+        self.in_channels = positive_int("in_channels", in_channels)
+        positive_int("num_classes", num_classes)
+        widths = ints("widths", widths)
+        self.stem = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(widths[0])
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.blocks = nn.Sequential(
+            *(
+                ResidualBlock(widths[max(i - 1, 0)], width, 1 if i == 0 else 2)
+                for i, width in enumerate(widths)
+            )
+        )
+        self.head = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(N, in_channels, H, W)`` to class scores ``(N, num_classes)``."""
+        feature_map("input", input, 2, self.in_channels)
+        hidden = self.blocks(self.pool(self.norm(self.stem(input)).relu()))
+        scores: Tensor = self.head(hidden.mean(dim=(2, 3)))
         return scores

@@ -37,11 +37,18 @@ MOST_FUNCTIONS = 640
 GROWTH = 4
 """A kernel of ``k`` taps may grow to ``GROWTH * (k - 1) + 1`` unless it is said otherwise."""
 
-RIM = 3
-"""Taps on each side of a kernel on which it should be small, the nearest above all."""
+MARGIN = 1.4
+"""How far a window may grow, times its size, and find the kernel small where it was not before."""
 
-RIDGE = 1e-4
+RIDGE = 1e-2
 """Weight of large coefficients against values outside the kernel."""
+
+WAVES = 3.2
+"""Scale of a kernel network's frequencies in each tap of the largest kernel.
+
+Some waves then go up and down from tap to tap, as any kernel's values may. With the paper's 25.6,
+whatever the number of taps, kernels of many taps would be sums of large terms that cancel.
+"""
 
 
 def why_not(conv: Any, kernel: object = None) -> str:
@@ -63,8 +70,12 @@ def why_not(conv: Any, kernel: object = None) -> str:
 
 def functions_for(kernel_size: Sequence[int]) -> int:
     """Basis functions that give any kernel of a size, and silence on the taps next to it."""
-    count = math.prod(size + 2 if size > 1 else 1 for size in kernel_size)
-    return max(32, 8 * math.ceil(1.25 * count / 8))
+    return max(32, 8 * math.ceil(1.25 * math.prod(_surroundings(kernel_size)) / 8))
+
+
+def _surroundings(kernel_size: Sequence[int]) -> tuple[int, ...]:
+    """Odd number of taps, on each axis, on which a kernel should be small but for its own."""
+    return tuple(2 * math.ceil(MARGIN * size / 2) - 1 if size > 1 else 1 for size in kernel_size)
 
 
 def largest_kernel(conv: Any, map_size: Sequence[int]) -> tuple[int, ...]:
@@ -77,7 +88,11 @@ def largest_kernel(conv: Any, map_size: Sequence[int]) -> tuple[int, ...]:
 
 
 def to_flexconv(
-    conv: Any, kernel_size: int | Sequence[int], options: Mapping[str, Any]
+    conv: Any,
+    kernel_size: int | Sequence[int],
+    options: Mapping[str, Any],
+    *,
+    learn_basis: bool = False,
 ) -> tuple[FlexConvNd, float]:
     """Return a FlexConv that computes what a convolution does, and its kernel's relative error.
 
@@ -85,6 +100,9 @@ def to_flexconv(
         conv: An ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``.
         kernel_size: Size in taps to which the kernel may grow.
         options: Further keyword arguments of the FlexConv.
+        learn_basis: Whether the functions that kernels are sums of are trained, too. Their
+            coefficients are large: a step of Adam of 1e-3 on all of them at once changes kernels
+            of 5 x 5 by more than their norm. The coefficients alone give every kernel.
 
     Raises:
         ValueError: If ``kernel_size`` is smaller than the kernel, or the kernel network has too
@@ -98,7 +116,8 @@ def to_flexconv(
             f"kernel_size, to which a kernel may grow, must be at least {taps} here, the size that "
             f"it has, got {kernel_size!r}"
         )
-    options = {"kernel": partial(MAGNet, hidden=functions_for(taps)), **options}
+    waves = WAVES * max(max(largest) - 1, 1)
+    kernel = partial(MAGNet, hidden=functions_for(taps), input_scale=waves)
     layer = FLEXCONVS[type(conv)](
         conv.in_channels,
         conv.out_channels,
@@ -112,11 +131,14 @@ def to_flexconv(
         device=weight.device,
         dtype=weight.dtype,
         init_size=taps,
-        **options,
+        **{"kernel": kernel, **options},
     )
     layer.bias = conv.bias
     _set_kernel(layer, weight)
     layer.requires_grad_(conv.weight.requires_grad)
+    if not learn_basis:
+        layer.kernel.requires_grad_(False)
+        layer.kernel.output.requires_grad_(conv.weight.requires_grad)
     if conv.bias is not None:
         layer.bias.requires_grad_(conv.bias.requires_grad)
     with torch.no_grad():
@@ -156,9 +178,7 @@ def _set_kernel(layer: FlexConvNd, weight: Tensor) -> None:
     taps = tuple(weight.shape[2:])
     if layer.size != taps:
         raise ValueError(f"the window keeps {layer.size} taps where {taps} were asked for")
-    near = tuple(
-        min(n, k + 2 * RIM) if k > 1 else 1 for n, k in zip(layer.kernel_size, taps, strict=True)
-    )
+    near = tuple(min(n, k) for n, k in zip(layer.kernel_size, _surroundings(taps), strict=True))
     functions = _functions(layer, near)
     _check_functions(layer, functions.shape[0], math.prod(taps))
     distance = _distance(near, taps).to(weight.device)
@@ -166,7 +186,7 @@ def _set_kernel(layer: FlexConvNd, weight: Tensor) -> None:
     window = layer.window(layer._axes(layer._bounds_of(tuple(layer._kept)))).double()
     coefficients = _solve(
         functions[:, inside] * window.flatten(),
-        functions[:, outside] / distance[outside].square(),
+        functions[:, outside] / distance[outside],
         weight.flatten(2),
     )
     output = layer.kernel.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -75,29 +76,39 @@ def fold(
     reference = trace(model, arguments).output
     new = with_layers_of_their_own(without_our_blocks(deepcopy(model)))
     seen = trace(new, arguments)
-    changes = []
-    for path, layer in list(new.named_modules()):
-        if not isinstance(layer, SIZED):
-            continue
-        try:
-            put, error = plain(layer, seen.calls.get(layer, []), energy)
-        except FoldError as failure:
-            raise ValueError(
-                f"fold cannot replace the {type(layer).__name__} at {path or 'the top'!r}: "
-                f"{failure}"
-            ) from None
-        take_hooks(put, layer)
-        put.train(layer.training)
-        changes.append(_change(path, layer, put, seen.calls.get(layer, []), error))
-        if path:
-            new.set_submodule(path, put)
-        else:
-            new = put
+    new, changes = _replaced(new, seen.calls, energy)
     _refuse_leftovers(new)
     if fuse_norms:
         new = _fused(new)
     error = relative_error(trace(new, arguments).output, reference)
     return new, Report(tuple(changes), error)
+
+
+def _replaced(
+    model: nn.Module, calls: Mapping[nn.Module, list[Call]], energy: float | None
+) -> tuple[nn.Module, list[Change]]:
+    """Put plain layers into a model, and return it with what became of each layer."""
+    changes: list[Change] = []
+    made: dict[nn.Module, nn.Module] = {}
+    for path, layer in list(model.named_modules(remove_duplicate=False)):
+        if not isinstance(layer, SIZED):
+            continue
+        if layer not in made:
+            own = calls.get(layer, [])
+            try:
+                put, error = plain(layer, own, energy)
+            except FoldError as failure:
+                raise ValueError(
+                    f"fold cannot replace the {type(layer).__name__} at {path or 'the top'!r}: "
+                    f"{failure}"
+                ) from None
+            take_hooks(put, layer)
+            made[layer] = put.train(layer.training)
+            changes.append(_change(path, layer, put, own, error))
+        if not path:
+            return made[layer], changes
+        model.set_submodule(path, made[layer])
+    return model, changes
 
 
 def _change(

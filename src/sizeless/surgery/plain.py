@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from sizeless.functional.fft import spectral_dtype
 from sizeless.functional.resampling import Resampling
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
 from sizeless.surgery.parts import CONVOLUTIONS, padding_layer
+from sizeless.surgery.report import by
 from sizeless.surgery.tracing import Call
 
 SIZED = (FlexConvNd, NIFFConvNd, DiffStrideNd, SpectralPoolNd)
@@ -21,11 +23,21 @@ class FoldError(ValueError):
     """A layer that cannot be folded, and why."""
 
 
-def plain_flexconv(layer: FlexConvNd) -> nn.Module:
-    """Return the convolution that a FlexConv is at its present size."""
+def plain_flexconv(layer: FlexConvNd, calls: Sequence[Call]) -> nn.Module:
+    """Return the convolution that a FlexConv is at its present size.
+
+    Raises:
+        FoldError: If it was called with a map so small that its kernel goes round it twice.
+    """
     weight = layer.weight.detach()
     size = tuple(weight.shape[2:])
     amounts = _amounts(layer, size)
+    for call in calls if layer.padding_mode == "circular" else ():
+        if any(max(pair) > n for pair, n in zip(amounts, call.input[2:], strict=True)):
+            raise FoldError(
+                f"its kernel of {by(size)} taps wraps around a map of {by(call.input[2:])} more "
+                "than once, which no layer of torch.nn does"
+            )
     return _convolution(
         weight,
         layer.bias,
@@ -112,79 +124,82 @@ def plain_niff(
 
 def _most_of(weight: Tensor, middles: list[int], energy: float) -> tuple[Tensor, list[int], float]:
     """The smallest odd window around the middle that holds a share of the energy."""
-    total = float(weight.double().square().sum())
-    for arm in range(max(weight.shape[2:])):
-        kept, new = weight, []
-        for axis, middle in enumerate(middles):
-            start = max(middle - arm, 0)
-            stop = min(middle + arm + 1, weight.shape[2 + axis])
-            kept = kept.narrow(2 + axis, start, stop - start)
-            new.append(middle - start)
-        share = float(kept.double().square().sum()) / total if total else 1.0
-        if share >= energy:
-            return kept, new, math.sqrt(max(1 - share, 0.0))
-    return weight, middles, 0.0
+    arms = torch.zeros((), dtype=torch.long, device=weight.device)
+    for axis, middle in enumerate(middles):
+        places = torch.arange(weight.shape[2 + axis], device=weight.device)
+        arms = torch.maximum(arms[..., None], (places - middle).abs())
+    # What a window of one arm loses are the rings of taps beyond it.
+    rings = weight.new_zeros(int(arms.max()) + 1, dtype=torch.float64)
+    rings.index_add_(0, arms.flatten(), weight.double().square().sum(dim=(0, 1)).flatten())
+    beyond = rings.flip(0).cumsum(0).flip(0)
+    total = float(beyond[0])
+    lost = torch.cat([beyond[1:], beyond.new_zeros(1)])
+    arm = int((lost <= (1 - energy) * total).nonzero()[0])
+    kept, new = weight, []
+    for axis, middle in enumerate(middles):
+        start = max(middle - arm, 0)
+        stop = min(middle + arm + 1, weight.shape[2 + axis])
+        kept = kept.narrow(2 + axis, start, stop - start)
+        new.append(middle - start)
+    return kept, new, math.sqrt(float(lost[arm]) / total) if total else 0.0
 
 
 def plain_pool(layer: DiffStrideNd | SpectralPoolNd, calls: Sequence[Call]) -> nn.Module:
     """Return one matrix product for each axis of maps of one size.
 
-    The last axis is that of an ``nn.Linear``; another one is made the channels of a 1x1
-    convolution. Where the layer sees different numbers of channels, it is a graph of products.
+    An axis is made the channels of a 1x1 convolution, and the last one is that of an
+    ``nn.Linear``. Where the layer sees different numbers of channels, it is a graph of products.
 
     Raises:
         FoldError: If it was called with maps of several sizes.
     """
-    size = _one_size(calls)
-    matrices = _matrices(layer, size)
+    like = torch.empty((1, 1, *_one_size(calls)), dtype=calls[0].dtype, device=calls[0].device)
+    matrices = _matrices(layer, like)
     counts = {call.input[1] for call in calls}
     if len(counts) > 1:
         return _graph(matrices)
-    return _modules(matrices, counts.pop())
+    return _modules(matrices, (counts.pop(), *calls[0].output[2:]))
 
 
-def _matrices(layer: DiffStrideNd | SpectralPoolNd, size: tuple[int, ...]) -> list[Tensor | None]:
-    """Matrix of each axis, ``None`` where nothing happens."""
+def _matrices(layer: DiffStrideNd | SpectralPoolNd, like: Tensor) -> list[Tensor | None]:
+    """Matrix of each axis for maps that are as one is, ``None`` where nothing happens."""
     with torch.no_grad():
         if isinstance(layer, DiffStrideNd):
-            like = torch.empty((1, 1, *size), device=layer.log2_stride.device)
-            resampling = layer.resampling(like)
-        else:
-            resampling = Resampling(
-                size,
-                layer.output_size(size),
-                None,
-                amplitude=layer.amplitude,
-                method="matrix",
-                dtype=torch.float32,
-                device=torch.device("cpu"),
-            )
-        return resampling.matrices()
+            return layer.resampling(like).matrices(like.dtype)
+        size = tuple(like.shape[2:])
+        resampling = Resampling(
+            size,
+            layer.output_size(size),
+            None,
+            amplitude=layer.amplitude,
+            method="matrix",
+            dtype=spectral_dtype(like),
+            device=like.device,
+        )
+        return resampling.matrices(like.dtype)
 
 
 def _frozen(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(weight, requires_grad=False)
 
 
-def _modules(matrices: Sequence[Tensor | None], channels: int) -> nn.Module:
+def _modules(matrices: Sequence[Tensor | None], sizes: Sequence[int]) -> nn.Module:
+    """Products as modules, for maps that become of ``sizes``, channels and axes."""
     ndim = len(matrices)
     steps: list[nn.Module] = []
+    for axis, matrix in enumerate(matrices[:-1]):
+        if matrix is None:
+            continue
+        after = ndim - 1 - axis
+        conv = CONVOLUTIONS[after](matrix.shape[1], matrix.shape[0], 1, bias=False, device="meta")
+        conv.weight = _frozen(matrix.reshape(*matrix.shape, *[1] * after))
+        # All axes before this one go into the batch.
+        steps += [nn.Flatten(0, axis + 1), conv, nn.Unflatten(0, (-1, *sizes[: axis + 1]))]
     last = matrices[-1]
     if last is not None:
         linear = nn.Linear(last.shape[1], last.shape[0], bias=False, device="meta")
         linear.weight = _frozen(last)
         steps.append(linear)
-    sizes = [channels, *(0 if m is None else m.shape[1] for m in matrices)]
-    for axis in reversed(range(ndim - 1)):
-        matrix = matrices[axis]
-        if matrix is None:
-            continue
-        conv = CONVOLUTIONS[ndim - 1 - axis](
-            matrix.shape[1], matrix.shape[0], 1, bias=False, device="meta"
-        )
-        conv.weight = _frozen(matrix.reshape(*matrix.shape, *[1] * (ndim - 1 - axis)))
-        # All axes before this one go into the batch.
-        steps += [nn.Flatten(0, axis + 1), conv, nn.Unflatten(0, (-1, *sizes[: axis + 1]))]
     return nn.Sequential(*steps)
 
 
@@ -211,7 +226,10 @@ def _graph(matrices: Sequence[Tensor | None]) -> nn.Module:
 def _one_size(calls: Sequence[Call]) -> tuple[int, ...]:
     sizes = {call.input[2:] for call in calls}
     if not sizes:
-        raise FoldError("it is not called for the example input, so its map has no size")
+        raise FoldError(
+            "it is not called for the example input, so the size of its maps is not known; take it "
+            "out, or give an input for which it is called"
+        )
     if len(sizes) > 1:
         raise FoldError(f"it is called with maps of several sizes: {sorted(sizes)}")
     return sizes.pop()
@@ -225,8 +243,11 @@ def plain(
     Raises:
         FoldError: If it cannot be told from its calls.
     """
+    for kind in SIZED:
+        if isinstance(layer, kind) and type(layer).forward is not kind.forward:
+            raise FoldError("it has a forward of its own, which may compute something else")
     if isinstance(layer, FlexConvNd):
-        return plain_flexconv(layer), 0.0
+        return plain_flexconv(layer, calls), 0.0
     if isinstance(layer, NIFFConvNd):
         return plain_niff(layer, calls, energy)
     if isinstance(layer, (DiffStrideNd, SpectralPoolNd)):

@@ -28,10 +28,12 @@ FUNCTIONAL = (
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a layer: shapes of its input and output."""
+    """One call of a layer: shapes of its input and output, dtype and device of the output."""
 
     input: Shape
     output: Shape
+    dtype: torch.dtype
+    device: torch.device
 
 
 @dataclass
@@ -95,7 +97,7 @@ def _following(
         running.pop()
         input = next(tensors_in((args, kwargs)), None)
         if input is not None and isinstance(output, Tensor):
-            call = Call(tuple(input.shape), tuple(output.shape))
+            call = Call(tuple(input.shape), tuple(output.shape), output.dtype, output.device)
             found.calls.setdefault(module, []).append(call)
 
     handles = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from sizeless._example import arguments_of
 from sizeless._validate import boolean, one_of
 from sizeless._validate import module as check_module
-from sizeless._validate import options as check_options
 from sizeless.nn import DiffStride2d, FlexConv2d, NIFFConv2d
 from sizeless.surgery import downsampling, flex, niff
 from sizeless.surgery.parts import macs_of, parameters_of, take_hooks
@@ -22,7 +22,19 @@ from sizeless.surgery.tracing import Trace, relative_error, smallest_map, trace
 
 CONVOLUTIONS = ("flex", "niff")
 DOWNSAMPLING = ("diffstride",)
-FLEX_FIXED = ("stride", "padding", "dilation", "groups", "bias", "padding_mode", "device", "dtype")
+PLACE = ("stride", "device", "dtype")
+GEOMETRY = (*PLACE, "padding", "dilation", "groups", "bias", "padding_mode")
+OPTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...], tuple[str, ...]]] = {
+    "flex": (
+        FlexConv2d,
+        (*GEOMETRY, "init_size", "init", "causal"),
+        ("kernel_size", "learn_basis"),
+    ),
+    "niff": (NIFFConv2d, niff.FIXED, ("form", "bias", "fit", "hidden")),
+    "diffstride": (DiffStride2d, PLACE, ()),
+}
+"""Of every operation: the layer whose arguments are its options, those that the layer in its place
+decides, and options of its own."""
 
 
 def convert(
@@ -73,9 +85,11 @@ def convert(
         stem: Whether the first convolution is converted, too. One that a rule names always is.
         dry_run: Return the original model, and the report of what would be done.
         conv_options: For ``"flex"``: ``kernel_size``, the size in taps to which kernels may grow
-            (default: four times as far as now, within the map), and other arguments of
-            ``FlexConv2d``. For ``"niff"``: ``form`` (``"split"`` or ``"full"``), ``bias``, ``fit``
-            (steps of fitting, default 0) and other arguments of ``NIFFConv2d``.
+            (default: four times as far as now, within the map), ``learn_basis``, whether the basis
+            functions of kernels are trained beside their coefficients (default: no; steps in all of
+            them at once would destroy the kernels), and other arguments of ``FlexConv2d``. For
+            ``"niff"``: ``form`` (``"split"`` or ``"full"``), ``bias``, ``fit`` (steps of fitting,
+            default 0) and other arguments of ``NIFFConv2d``.
         stride_options: Arguments of ``DiffStride2d``; ``size_rule`` is ``"exact"`` by default.
 
     Returns:
@@ -100,31 +114,31 @@ def convert(
     boolean("stem", stem)
     boolean("dry_run", dry_run)
     arguments = arguments_of(example_input)
-    if conv is None and downsample is None:
-        raise ValueError("give conv='flex' or conv='niff', or downsample='diffstride', or both")
-    own = _check_options(conv, downsample, conv_options or {}, stride_options or {})
-    selection = Selection(rules, {})
+    kernels, strides = conv_options or {}, stride_options or {}
+    _check_options(conv, downsample, kernels, strides)
+    of_kernels, of_strides = Selection(rules, kernels), Selection(rules, strides)
     new = deepcopy(model)
     first = trace(new, arguments)
     changes: list[Change] = []
     stem_path = None if stem else _stem(new, first)
+    known_as: dict[nn.Module, str] = {}
     if downsample is not None:
         wanted = {
             module: options
             for path, module in new.named_modules()
             if downsampling.stride_of(module)
-            and (options := _chosen(selection, path, module, stem_path, own[1])) is not None
+            and (options := _chosen(of_strides, path, module, stem_path, downsample)) is not None
         }
-        strides = downsampling.Strides(new, arguments, wanted)
-        new = strides.replace()
+        learned = downsampling.Strides(new, arguments, wanted)
+        new = learned.replace()
         second = trace(new, arguments)
-        changes += downsampling.changes(strides, first, second)
-        stem_path = None if stem else _stem(new, second)
+        changes += downsampling.changes(learned, first, second)
+        known_as = learned.known_as()
     if conv is not None:
         seen = trace(new, arguments) if downsample is not None else first
-        new, converted = _convert_kernels(new, conv, selection, seen, stem_path, own[0])
+        new, converted = _convert_kernels(new, conv, of_kernels, seen, stem_path, known_as)
         changes += converted
-    selection.check_all_used()
+    Selection.check_all_used(of_kernels, of_strides)
     error = None
     if conv == "flex" and downsample is None:
         error = relative_error(trace(new, arguments).output, first.output)
@@ -140,41 +154,53 @@ CIRCULAR = (
 
 def _check_options(
     conv: str | None, downsample: str | None, kernels: Options, strides: Options
-) -> tuple[Options, Options]:
+) -> None:
     for name, value in (("conv_options", kernels), ("stride_options", strides)):
         if not isinstance(value, Mapping):
             raise TypeError(f"{name} must be a dictionary, got {value!r}")
-    if downsample is not None:
-        one_of("downsample", downsample, DOWNSAMPLING)
-        check_options("stride_options", strides, DiffStride2d, fixed=("stride", "device", "dtype"))
-    elif strides:
-        raise ValueError(f"stride_options={strides!r} need downsample='diffstride'")
+    if conv is None and downsample is None:
+        raise ValueError("give conv='flex' or conv='niff', or downsample='diffstride', or both")
     if conv is not None:
         one_of("conv", conv, CONVOLUTIONS)
+        _check_names("conv_options", kernels, conv)
     elif kernels:
         raise ValueError(f"conv_options={kernels!r} need conv='flex' or conv='niff'")
-    _check_kernel_options(conv, kernels)
-    return kernels, strides
+    if downsample is not None:
+        one_of("downsample", downsample, DOWNSAMPLING)
+        _check_names("stride_options", strides, downsample)
+    elif strides:
+        raise ValueError(f"stride_options={strides!r} need downsample='diffstride'")
 
 
-def _check_kernel_options(conv: str | None, kernels: Options) -> None:
-    if conv == "flex":
-        given = {name: value for name, value in kernels.items() if name != "kernel_size"}
-        fixed = (*FLEX_FIXED, "init_size", "init", "causal")
-        check_options("conv_options", given, FlexConv2d, fixed=fixed)
-    if conv == "niff":
-        given = {k: v for k, v in kernels.items() if k not in ("form", "bias", "fit", "hidden")}
-        check_options("conv_options", given, NIFFConv2d, fixed=niff.FIXED)
+def _names(operation: str | None) -> set[str]:
+    """Options of an operation: arguments of its layer, and its own."""
+    if operation is None:
+        return set()
+    layer, fixed, own = OPTIONS[operation]
+    named = inspect.signature(layer).parameters.values()
+    free = {p.name for p in named if p.default is not p.empty and p.name not in fixed}
+    return free | set(own)
+
+
+def _check_names(owner: str, given: Options, *operations: str | None) -> None:
+    allowed = set().union(*map(_names, operations))
+    for name, value in given.items():
+        if name not in allowed:
+            raise TypeError(
+                f"{owner} have no {name}={value!r}; allowed are {', '.join(sorted(allowed))}"
+            )
 
 
 def _chosen(
-    selection: Selection, path: str, module: nn.Module, stem_path: str | None, own: Options
+    selection: Selection, path: str, module: nn.Module, stem_path: str | None, operation: str
 ) -> dict[str, Any] | None:
     """Options for a layer, or ``None`` if it is to be left alone without a word."""
     given = selection.options_for(path, module)
     if given is None or (path == stem_path and not selection.named(path, module)):
         return None
-    return {**own, **given}
+    _check_names(f"rules for {path!r}", given, *CONVOLUTIONS, *DOWNSAMPLING)
+    names = _names(operation)
+    return {name: value for name, value in given.items() if name in names}
 
 
 def _stem(model: nn.Module, seen: Trace) -> str | None:
@@ -191,9 +217,12 @@ def _convert_kernels(
     selection: Selection,
     seen: Trace,
     stem_path: str | None,
-    own: Options,
+    known_as: Mapping[nn.Module, str],
 ) -> tuple[nn.Module, list[Change]]:
-    """Replace convolutions in a model, and return it with what became of each."""
+    """Replace convolutions in a model, and return it with what became of each.
+
+    Rules know a convolution by the path ``known_as``, if it has moved.
+    """
     places: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, niff.Convolution):
@@ -202,9 +231,10 @@ def _convert_kernels(
     changes = []
     for module, paths in places.items():
         change = _unchanged(paths[0], module, seen)
-        options = _chosen(selection, paths[0], module, stem_path, own)
+        path = known_as.get(module, paths[0])
+        options = _chosen(selection, path, module, stem_path, conv)
         if options is None:
-            reason = "the stem" if paths[0] == stem_path else "a rule says so"
+            reason = "the stem" if path == stem_path else "a rule says so"
         else:
             reason = _why_not(module, conv, seen, owners, options)
         if reason or options is None:
@@ -213,9 +243,9 @@ def _convert_kernels(
         new, error, remark = _replacement(module, conv, seen, options)
         take_hooks(new, module)
         new.train(module.training)
-        for path in paths:
-            if path:
-                model.set_submodule(path, new)
+        for place in paths:
+            if place:
+                model.set_submodule(place, new)
             else:
                 model = new
         changes.append(_changed(change, new, error, remark, seen.calls[module]))
@@ -263,11 +293,10 @@ def _replacement(
     """The layer in the place of a convolution, its error, and a remark."""
     size = smallest_map(seen.calls[module], len(module.kernel_size))
     if conv == "flex":
-        _check_kernel_options("flex", options)
         largest = options.pop("kernel_size", None) or flex.largest_kernel(module, size)
-        layer, error = flex.to_flexconv(module, largest, options)
+        learn_basis = boolean("learn_basis", options.pop("learn_basis", False))
+        layer, error = flex.to_flexconv(module, largest, options, learn_basis=learn_basis)
         return layer, error, ""
-    _check_kernel_options("niff", options)
     return niff.to_niff(module, size, **options)
 
 

@@ -96,6 +96,12 @@ class Strides:
                 del self.new[layer]
         return self.model
 
+    def known_as(self) -> dict[nn.Module, str]:
+        """Paths that the modules in the place of layers had in the model before."""
+        return {
+            part: self.paths[layer][0] for layer, new in self.new.items() for part in new.modules()
+        }
+
     def _make(self, group: Sequence[nn.Module]) -> DiffStrideNd | None:
         """One stride for a group of layers, and what it makes of each."""
         strides = {stride_of(layer) for layer in group}
@@ -104,7 +110,7 @@ class Strides:
                 self.reasons[layer] = f"branches that meet have different strides {sorted(strides)}"
             return None
         axes = strides.pop()
-        options = self.wanted[group[0]]
+        options = self._options_of(group)
         near = next(chain(group[0].parameters(), self.model.parameters()), torch.empty(0))
         stride = STRIDES[len(axes)](
             tuple(map(float, axes)), device=near.device, **{"size_rule": "exact", **options}
@@ -112,6 +118,19 @@ class Strides:
         for layer in group:
             self.new[layer] = _with_stride(layer, stride)
         return stride
+
+    def _options_of(self, group: Sequence[nn.Module]) -> dict[str, Any]:
+        """What is said about any layer of a group."""
+        said: dict[str, Any] = {}
+        for layer in group:
+            for name, value in self.wanted[layer].items():
+                if said.setdefault(name, value) != value:
+                    paths = ", ".join(self.paths[member][0] for member in group)
+                    raise ValueError(
+                        f"rules must agree about {paths}, which share one stride: got "
+                        f"{name}={said[name]!r} and {name}={value!r}"
+                    )
+        return said
 
     def _put(self, group: Sequence[nn.Module]) -> None:
         for layer in group:

@@ -49,15 +49,17 @@ class Selection:
             return None
         return {**self.options, **({} if answer is True else answer)}
 
-    def check_all_used(self) -> None:
-        """Refuse patterns that no layer has met.
+    @staticmethod
+    def check_all_used(*selections: Selection) -> None:
+        """Refuse patterns that no layer has met in any of the selections by the same rules.
 
         Raises:
             ValueError: If there is one: most likely it is misspelt.
         """
-        if self._unused:
+        unused = set.intersection(*(selection._unused for selection in selections))
+        if unused:
             raise ValueError(
-                f"rules must match paths of layers, and nothing matches {sorted(self._unused)}; "
+                f"rules must match paths of layers, and nothing matches {sorted(unused)}; "
                 "model.named_modules() lists the paths"
             )
 

@@ -7,6 +7,7 @@ and three dimensions.
 
 from sizeless import compat, functional, kernels, models, nn, surgery
 from sizeless.cost import Cost, CostRow, cost
+from sizeless.machine import Machine
 from sizeless.nn import (
     DiffStride1d,
     DiffStride2d,
@@ -56,6 +57,7 @@ __all__ = [
     "FlexConv1d",
     "FlexConv2d",
     "FlexConv3d",
+    "Machine",
     "NIFFConv1d",
     "NIFFConv2d",
     "NIFFConv3d",

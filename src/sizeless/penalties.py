@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sizeless._calls import Strides, passes
 from sizeless._validate import boolean, number, one_of
 from sizeless._validate import module as check_module
-from sizeless.cost import Cost, Strides, cost, passes
+from sizeless.cost import Cost, cost
 from sizeless.nn import DiffStrideNd, FlexConvNd
 
 GIGA = 1e9

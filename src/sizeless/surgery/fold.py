@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sizeless._example import arguments_of
+from sizeless._example import arguments_of, tensors_in
 from sizeless._validate import boolean, number
 from sizeless._validate import module as check_module
 from sizeless.nn import DiffStrideNd, FlexConvNd, SpectralPoolNd
 from sizeless.surgery.containers import is_ours, with_layers_of_their_own, without_our_blocks
+from sizeless.surgery.integer_strides import IntegerStrides
 from sizeless.surgery.parts import macs_of, parameters_of, take_hooks
-from sizeless.surgery.plain import SIZED, FoldError, plain
+from sizeless.surgery.plain import SIZED, plain_at
 from sizeless.surgery.report import Change, Report
-from sizeless.surgery.tracing import Call, relative_error, trace
+from sizeless.surgery.tracing import Call, Trace, relative_error, trace
 
 
 def fold(
@@ -25,6 +26,7 @@ def fold(
     *,
     energy: float | None = None,
     fuse_norms: bool = False,
+    integer_strides: float = 0.0,
 ) -> tuple[nn.Module, Report]:
     """Turn every learned size into a fixed one, and the model into an ordinary one.
 
@@ -46,6 +48,11 @@ def fold(
             the middle must hold; ``None`` keeps all taps.
         fuse_norms: Whether convolutions take in the batch normalisation that follows. The model
             is then a graph in evaluation mode.
+        integer_strides: Largest distance of a learned stride from a whole number at which it is
+            rounded: 0 rounds none, 0.5 all. A rounded stride is that of the convolution or maximum
+            just before it, else of the 1x1 convolution just after it, else of an average of as
+            many neighbours. There is no low-pass filter then, so the network computes something
+            else, and is to be fine-tuned.
 
     Returns:
         The plain model, and a ``Report`` with the size of every layer, the relative error of its
@@ -53,8 +60,8 @@ def fold(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If ``energy`` is out of range, or a layer cannot be folded: its path and the
-            reason are named.
+        ValueError: If a number is out of range, a layer cannot be folded (its path and the reason
+            are named), or the network needs other sizes of maps than rounded strides give.
 
     Examples:
         >>> import sizeless, torch
@@ -72,16 +79,43 @@ def fold(
     boolean("fuse_norms", fuse_norms)
     if energy is not None:
         number("energy", energy, above=0, maximum=1)
+    number("integer_strides", integer_strides, minimum=0, maximum=0.5)
     arguments = arguments_of(example_input)
     reference = trace(model, arguments).output
     new = with_layers_of_their_own(without_our_blocks(deepcopy(model)))
     seen = trace(new, arguments)
+    rounded: list[Change] = []
+    if integer_strides:
+        strides = IntegerStrides(new, seen.calls, integer_strides)
+        new = strides.round()
+        seen = _traced_again(new, arguments, integer_strides)
+        rounded = list(strides.changes(seen.calls))
     new, changes = _replaced(new, seen.calls, energy)
     _refuse_leftovers(new)
     if fuse_norms:
         new = _fused(new)
-    error = relative_error(trace(new, arguments).output, reference)
-    return new, Report(tuple(changes), error)
+    output = trace(new, arguments).output
+    # Rounded strides may leave a map of another size, which cannot be compared.
+    error = relative_error(output, reference) if _shapes(output) == _shapes(reference) else None
+    notes = (ROUNDED,) if rounded else ()
+    return new, Report((*rounded, *changes), error, notes)
+
+
+def _shapes(output: Any) -> list[tuple[int, ...]]:
+    return [tuple(tensor.shape) for tensor in tensors_in(output)]
+
+
+ROUNDED = "Strides were rounded: the network computes something else, and is to be fine-tuned."
+
+
+def _traced_again(model: nn.Module, arguments: tuple[Any, ...], within: float) -> Trace:
+    try:
+        return trace(model, arguments)
+    except Exception as error:
+        raise ValueError(
+            f"the network does not run with strides rounded by up to integer_strides={within}: "
+            f"{' '.join(str(error).split())[:200]}; lower it, or leave it at 0"
+        ) from error
 
 
 def _replaced(
@@ -95,13 +129,7 @@ def _replaced(
             continue
         if layer not in made:
             own = calls.get(layer, [])
-            try:
-                put, error = plain(layer, own, energy)
-            except FoldError as failure:
-                raise ValueError(
-                    f"fold cannot replace the {type(layer).__name__} at {path or 'the top'!r}: "
-                    f"{failure}"
-                ) from None
+            put, error = plain_at(path, layer, own, energy)
             take_hooks(put, layer)
             made[layer] = put.train(layer.training)
             changes.append(_change(path, layer, put, own, error))

@@ -253,3 +253,23 @@ def plain(
     if isinstance(layer, (DiffStrideNd, SpectralPoolNd)):
         return plain_pool(layer, calls), None
     raise FoldError(f"{type(layer).__name__} has no plain form")
+
+
+def plain_at(
+    path: str,
+    layer: nn.Module,
+    calls: Sequence[Call],
+    energy: float | None,
+    refusal: str = "fold cannot replace",
+) -> tuple[nn.Module, float | None]:
+    """``plain``, with an error that says which layer it is.
+
+    Raises:
+        ValueError: If it cannot be told from its calls.
+    """
+    try:
+        return plain(layer, calls, energy)
+    except FoldError as failure:
+        raise ValueError(
+            f"{refusal} the {type(layer).__name__} at {path or 'the top'!r}: {failure}"
+        ) from None

@@ -25,3 +25,10 @@ def test_the_table_tells_where_sizes_started_and_ended():
         assert cell in kernel
     for cell in ("stride", " 2.00 × 2.00 ", " 2.50 × 2.50 ", " – ", " 1–map "):
         assert cell in stride
+
+
+def test_no_path_is_cut_short():
+    layers = nn.ModuleDict({"a_stage_of_blocks": nn.ModuleDict({"convolution": DiffStride2d(2.0)})})
+    text = shown(size_table(snapshot(layers)))
+    cells = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    assert "".join(cells) == "a_stage_of_blocks.convolution"

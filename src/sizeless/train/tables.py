@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import JustifyMethod, OverflowMethod
 from rich.table import Table
 
 from sizeless.trajectories import SizePoint, tracks
@@ -22,7 +23,10 @@ def size_table(points: Sequence[SizePoint]) -> Table:
     table = Table(title="Learned sizes", title_justify="left", title_style="bold")
     for column in ("layer", "kind", "start", "learned", "window", "limits"):
         text = column in {"layer", "kind"}
-        table.add_column(column, justify="left" if text else "right", no_wrap=not text)
+        # A path that is cut short could be another layer's.
+        overflow: OverflowMethod = "fold" if column == "layer" else "ellipsis"
+        justify: JustifyMethod = "left" if text else "right"
+        table.add_column(column, justify=justify, no_wrap=not text, overflow=overflow)
     layers: dict[str, list[list[SizePoint]]] = {}
     for (name, _), track in tracks(points).items():
         layers.setdefault(name, []).append(track)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +14,17 @@ from sizeless._validate import boolean, one_of
 from sizeless._validate import module as check_module
 from sizeless.nn import DiffStride2d, FlexConv2d, NIFFConv2d
 from sizeless.surgery import downsampling, flex, niff
-from sizeless.surgery.parts import macs_of, parameters_of, take_hooks
-from sizeless.surgery.report import Change, Report
+from sizeless.surgery.parts import (
+    COMPUTED,
+    NOT_CALLED,
+    SUBCLASS,
+    UNBATCHED,
+    copy_of,
+    macs_of,
+    parameters_of,
+    take_hooks,
+)
+from sizeless.surgery.report import Change, Report, by
 from sizeless.surgery.selection import Options, Rules, Selection
 from sizeless.surgery.tracing import Trace, relative_error, smallest_map, trace
 
@@ -117,19 +125,13 @@ def convert(
     kernels, strides = conv_options or {}, stride_options or {}
     _check_options(conv, downsample, kernels, strides)
     of_kernels, of_strides = Selection(rules, kernels), Selection(rules, strides)
-    new = deepcopy(model)
+    new = copy_of(model)
     first = trace(new, arguments)
     changes: list[Change] = []
     stem_path = None if stem else _stem(new, first)
     known_as: dict[nn.Module, str] = {}
     if downsample is not None:
-        wanted = {
-            module: options
-            for path, module in new.named_modules()
-            if downsampling.stride_of(module)
-            and (options := _chosen(of_strides, path, module, stem_path, downsample)) is not None
-        }
-        learned = downsampling.Strides(new, arguments, wanted)
+        learned = _strides(new, arguments, of_strides, first, stem_path)
         new = learned.replace()
         second = trace(new, arguments)
         changes += downsampling.changes(learned, first, second)
@@ -211,6 +213,34 @@ def _stem(model: nn.Module, seen: Trace) -> str | None:
     )
 
 
+def _unwanted(path: str, stem_path: str | None) -> str:
+    """Why nobody wants a layer to be converted."""
+    return "the stem" if path == stem_path else "a rule says so"
+
+
+def _strides(
+    model: nn.Module,
+    arguments: tuple[Any, ...],
+    selection: Selection,
+    seen: Trace,
+    stem_path: str | None,
+) -> downsampling.Strides:
+    """What is to replace the strides of a model."""
+    wanted: dict[nn.Module, Options] = {}
+    reasons: dict[nn.Module, str] = {}
+    for path, module in model.named_modules():
+        if not downsampling.stride_of(module):
+            continue
+        options = _chosen(selection, path, module, stem_path, "diffstride")
+        if options is None:
+            reasons[module] = _unwanted(path, stem_path)
+        elif reason := downsampling.why_not(module, seen.calls.get(module, [])):
+            reasons[module] = reason
+        else:
+            wanted[module] = options
+    return downsampling.Strides(model, arguments, wanted, reasons)
+
+
 def _convert_kernels(
     model: nn.Module,
     conv: str,
@@ -234,13 +264,15 @@ def _convert_kernels(
         path = known_as.get(module, paths[0])
         options = _chosen(selection, path, module, stem_path, conv)
         if options is None:
-            reason = "the stem" if path == stem_path else "a rule says so"
-        else:
-            reason = _why_not(module, conv, seen, owners, options)
-        if reason or options is None:
+            changes.append(replace(change, reason=_unwanted(path, stem_path)))
+            continue
+        if reason := _why_not(module, conv, seen, owners, options):
             changes.append(replace(change, reason=reason))
             continue
-        new, error, remark = _replacement(module, conv, seen, options)
+        try:
+            new, error, remark = _replacement(module, conv, seen, options)
+        except ValueError as wrong:
+            raise ValueError(f"layer {path!r}: {wrong}") from wrong
         take_hooks(new, module)
         new.train(module.training)
         for place in paths:
@@ -265,26 +297,24 @@ def _why_not(
     module: Any, conv: str, seen: Trace, owners: Mapping[Tensor, int], options: Options
 ) -> str:
     """Why a convolution cannot be replaced, or ``""``."""
-    weight, kind = module._parameters.get("weight"), type(module).__name__
+    weight = module._parameters.get("weight")
     calls = seen.calls.get(module, [])
     user = seen.weights_used.get(weight)
     reasons = {
-        f"{kind} is a subclass that may compute something else": type(module) not in flex.FLEXCONVS,
-        "its weight is computed from something else": weight is None,
-        "it is not called for the example input": not calls,
+        SUBCLASS.format(type(module).__name__): type(module) not in flex.FLEXCONVS,
+        COMPUTED: weight is None,
+        NOT_CALLED: not calls,
         "its weight is another module's, too": owners.get(weight, 0) > 1,
         f"{user or 'the model'} convolves with its weight": user is not None,
-        "it is called without a batch axis": any(
-            len(call.input) != len(module.kernel_size) + 2 for call in calls
-        ),
-        "1x1: there is no size to learn": max(module.kernel_size) == 1,
+        UNBATCHED: any(len(call.input) != len(module.kernel_size) + 2 for call in calls),
+        f"{by(module.kernel_size)}: there is no size to learn": max(module.kernel_size) == 1,
     }
     for reason, holds in reasons.items():
         if holds:
             return reason
     if conv == "flex":
         return flex.why_not(module, options.get("kernel"))
-    return "" if niff.keeps_the_map(module) else "it has a stride, or does not keep the map's size"
+    return niff.why_not(module)
 
 
 def _replacement(

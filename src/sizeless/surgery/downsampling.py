@@ -12,10 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from sizeless._example import evaluating
+from sizeless._example import evaluating, tensors_in
 from sizeless.nn import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
 from sizeless.surgery.flow import meetings
 from sizeless.surgery.parts import (
+    COMPUTED,
+    NOT_CALLED,
+    SUBCLASS,
+    UNBATCHED,
     int_axes,
     macs_of,
     padding_layer,
@@ -23,8 +27,8 @@ from sizeless.surgery.parts import (
     plain_convolution,
     take_hooks,
 )
-from sizeless.surgery.report import Change
-from sizeless.surgery.tracing import Trace
+from sizeless.surgery.report import Change, listed
+from sizeless.surgery.tracing import Call, Trace
 
 STRIDES: dict[int, type[DiffStrideNd]] = {1: DiffStride1d, 2: DiffStride2d, 3: DiffStride3d}
 CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
@@ -38,9 +42,11 @@ TRIED = (1.0, 0.8, 1.25, 1.6)
 
 
 def stride_of(layer: nn.Module) -> tuple[int, ...]:
-    """The stride of a layer that could learn it, ``()`` for one that has none."""
-    kind = type(layer)
-    ndim = {**CONVOLUTIONS, **MAX_POOLS, **AVERAGE_POOLS}.get(kind, BLUR_POOLS.get(kind.__name__))
+    """The stride of a layer that shrinks maps, ``()`` for one that does not."""
+    ndim = BLUR_POOLS.get(type(layer).__name__)
+    for kind, dimensions in {**CONVOLUTIONS, **MAX_POOLS, **AVERAGE_POOLS}.items():
+        if isinstance(layer, kind):
+            ndim = dimensions
     stride = getattr(layer, "stride", None)
     if ndim is None or stride is None:
         return ()
@@ -48,11 +54,24 @@ def stride_of(layer: nn.Module) -> tuple[int, ...]:
     return strides if max(strides) > 1 else ()
 
 
-def why_not(layer: Any) -> str:
-    """Return why a layer's stride cannot be learned, or ``""``."""
-    if type(layer) in MAX_POOLS and (layer.return_indices or max(int_axes(layer.dilation, 1)) > 1):
+def why_not(layer: Any, calls: Sequence[Call]) -> str:
+    """Return why a layer's stride cannot be learned, or ``""``.
+
+    Args:
+        layer: A layer that shrinks maps.
+        calls: Its calls.
+    """
+    kind, ndim = type(layer), len(stride_of(layer))
+    known = {**CONVOLUTIONS, **MAX_POOLS, **AVERAGE_POOLS}
+    if kind not in known and kind.__name__ not in BLUR_POOLS:
+        return SUBCLASS.format(kind.__name__)
+    if kind in CONVOLUTIONS and layer._parameters.get("weight") is None:
+        return COMPUTED
+    if kind in MAX_POOLS and (layer.return_indices or max(int_axes(layer.dilation, ndim)) > 1):
         return "it returns indices or is dilated"
-    return ""
+    if not calls:
+        return NOT_CALLED
+    return UNBATCHED if any(len(call.input) != ndim + 2 for call in calls) else ""
 
 
 class Strides:
@@ -62,16 +81,24 @@ class Strides:
         model: The model, which is changed in place.
         arguments: Its positional arguments.
         wanted: The layers whose strides are to be learned, with the options of each.
+        reasons: Other layers that shrink maps, and why they keep their strides.
+
+    Attributes:
+        new: What is in the place of each layer.
     """
 
     def __init__(
-        self, model: nn.Module, arguments: tuple[Any, ...], wanted: Mapping[nn.Module, Any]
+        self,
+        model: nn.Module,
+        arguments: tuple[Any, ...],
+        wanted: Mapping[nn.Module, Any],
+        reasons: Mapping[nn.Module, str],
     ) -> None:
         self.model, self.arguments, self.wanted = model, arguments, wanted
         self.paths: dict[nn.Module, list[str]] = {}
         for path, module in model.named_modules(remove_duplicate=False):
             self.paths.setdefault(module, []).append(path)
-        self.reasons: dict[nn.Module, str] = {}
+        self.reasons = dict(reasons)
         self.new: dict[nn.Module, nn.Module] = {}
 
     def replace(self) -> nn.Module:
@@ -84,14 +111,15 @@ class Strides:
         found = meetings(self.model, self.arguments, set(self.wanted), neutral)
         groups = found.groups()
         self.reasons.update(found.kept)
-        tried = [(group, self._make(group)) for group in groups]
-        made = [(group, stride) for group, stride in tried if stride is not None]
-        for group, _ in made:
+        shapes = self._output_shapes()
+        for group in groups:
+            stride = self._make(group)
+            if stride is None:
+                continue
             self._put(group)
-        for group, stride in made:
-            error = self._fails(stride)
+            error = self._fails(stride, shapes)
             for layer in group if error else ():
-                self.reasons[layer] = f"the network needs maps of the size they have: {error}"
+                self.reasons[layer] = f"the network does not take other strides there: {error}"
                 self._set(layer, layer)
                 del self.new[layer]
         return self.model
@@ -113,7 +141,10 @@ class Strides:
         options = self._options_of(group)
         near = next(chain(group[0].parameters(), self.model.parameters()), torch.empty(0))
         stride = STRIDES[len(axes)](
-            tuple(map(float, axes)), device=near.device, **{"size_rule": "exact", **options}
+            tuple(map(float, axes)),
+            device=near.device,
+            dtype=near.dtype if near.is_floating_point() else None,
+            **{"size_rule": "exact", **options},
         )
         for layer in group:
             self.new[layer] = _with_stride(layer, stride)
@@ -144,20 +175,30 @@ class Strides:
             else:
                 self.model = new
 
-    def _fails(self, stride: DiffStrideNd) -> str:
+    def _output_shapes(self) -> list[tuple[int, ...]]:
+        """Number of axes, samples and channels of all that the model returns."""
+        with evaluating(self.model), torch.no_grad():
+            output = self.model(*self.arguments)
+        return [(tensor.dim(), *tensor.shape[:2]) for tensor in tensors_in(output)]
+
+    def _fails(self, stride: DiffStrideNd, shapes: list[tuple[int, ...]]) -> str:
         """What goes wrong when a stride is another; ``""`` if nothing does."""
         for factor in TRIED:
-            with _scaled(stride, factor), evaluating(self.model), torch.no_grad():
+            with _scaled(stride, factor):
                 try:
-                    self.model(*self.arguments)
+                    now = self._output_shapes()
                 except Exception as error:
                     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            if now != shapes:
+                return "the output would have another number of axes, samples or channels"
         return ""
 
 
 def changes(strides: Strides, before: Trace, after: Trace) -> Iterator[Change]:
     """What became of the layers whose strides were to be learned."""
-    for layer in strides.wanted:
+    for layer in strides.paths:
+        if layer not in strides.wanted and layer not in strides.reasons:
+            continue
         size, macs = stride_of(layer), macs_of(layer, before.calls.get(layer, []))
         change = Change(
             name=strides.paths[layer][0],
@@ -168,7 +209,7 @@ def changes(strides: Strides, before: Trace, after: Trace) -> Iterator[Change]:
             parameters_after=parameters_of(layer),
             macs_before=macs,
             macs_after=macs,
-            reason=strides.reasons.get(layer, "it is not called for the example input"),
+            reason=strides.reasons.get(layer, ""),
         )
         if layer in strides.new:
             change = _changed(change, strides, layer, after)
@@ -189,7 +230,7 @@ def _changed(change: Change, strides: Strides, layer: nn.Module, after: Trace) -
         size_after=stride.stride,
         parameters_after=parameters_of(new),
         macs_after=sum(macs_of(part, after.calls.get(part, [])) for part in new.children()),
-        reason=f"one stride with {', '.join(together)}" if together else "",
+        reason=f"one stride with {listed(together)}" if together else "",
     )
 
 

@@ -60,8 +60,11 @@ def why_not(conv: Any, kernel: object = None) -> str:
     """
     if conv.weight.dtype not in (torch.float32, torch.float64):
         return f"{conv.weight.dtype} cannot hold the coefficients: convert in float32"
-    if any(size % 2 == 0 for size in conv.kernel_size) and conv.padding != "same":
-        return f"its kernel {tuple(conv.kernel_size)} has no middle tap"
+    # With padding="same", one without dilation looks ahead by half, as a larger one does.
+    ahead = conv.padding == "same"
+    for size, dilation in zip(conv.kernel_size, conv.dilation, strict=True):
+        if size % 2 == 0 and not (ahead and dilation == 1):
+            return f"its kernel {tuple(conv.kernel_size)} has no middle tap"
     if kernel is None and functions_for(_odd(conv.kernel_size)) > MOST_FUNCTIONS:
         taps = math.prod(conv.kernel_size)
         return f"{taps} taps would need a kernel network of more than {MOST_FUNCTIONS} functions"
@@ -110,7 +113,12 @@ def to_flexconv(
     """
     weight = _centred(conv)
     taps = tuple(weight.shape[2:])
-    largest = (kernel_size,) * len(taps) if isinstance(kernel_size, int) else tuple(kernel_size)
+    largest = (
+        # A single tap passes no gradient to the width of its axis.
+        tuple(kernel_size if size > 1 else 1 for size in taps)
+        if isinstance(kernel_size, int)
+        else tuple(kernel_size)
+    )
     if len(largest) != len(taps) or any(n < k for n, k in zip(largest, taps, strict=True)):
         raise ValueError(
             f"kernel_size, to which a kernel may grow, must be at least {taps} here, the size that "

@@ -99,10 +99,9 @@ class _Flow(TorchFunctionMode):
         return route
 
     def mark(self, values: Any, route: Route | None) -> None:
-        """Set the route of nested tensors; what has one position is as large for every stride."""
+        """Set the route of nested tensors; what is no map is as large for every stride."""
         for tensor in tensors_in(values):
-            single = tensor.dim() < 3 or all(side == 1 for side in tensor.shape[2:])
-            if route is None or single:
+            if route is None or tensor.dim() < 3:
                 self.routes.pop(tensor, None)
             else:
                 self.routes[tensor] = route
@@ -115,7 +114,9 @@ class _Flow(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 name = getattr(func, "__name__", str(func))
                 route = None if "adaptive_" in name else self.route_of((args, kwargs))
-                largest = max(tensors_in((args, kwargs)), key=Tensor.numel, default=None)
+                # A weight has no route, however large it is.
+                maps = (t for t in tensors_in((args, kwargs)) if t in self.routes)
+                largest = max(maps, key=Tensor.numel, default=None)
                 for tensor in tensors_in(changed):
                     self.mark(tensor, self._resized(route, largest, tensor, name))
         return output
@@ -126,10 +127,18 @@ class _Flow(TorchFunctionMode):
         """The route after a function that may have changed the size of the map."""
         if route is None or input is None or input.dim() != output.dim() or output.dim() < 3:
             return route
+        if _is_single(output) and not _is_single(input):
+            # A mean over all positions is as large for every stride.
+            return None
         ratios = [a / max(b, 1) for a, b in zip(input.shape[2:], output.shape[2:], strict=True)]
         if max(ratios) >= SHRINKS or min(ratios) <= GROWS:
             return (*route, f"{name} in {self.place}")
         return route
+
+
+def _is_single(maps: Tensor) -> bool:
+    """Whether maps have one position."""
+    return all(side == 1 for side in maps.shape[2:])
 
 
 def meetings(

@@ -22,6 +22,7 @@ from sizeless.nn import (
     SeparableNIFFConv3d,
 )
 from sizeless.nn.separable import SeparableNIFFConvNd
+from sizeless.surgery.report import by
 
 FORMS = ("split", "full")
 DEPTHWISE_HIDDEN = (8, 4)
@@ -140,6 +141,15 @@ def keeps_the_map(conv: Convolution) -> bool:
         return conv.padding == "same"
     axes = zip(conv.kernel_size, conv.padding, conv.dilation, strict=True)
     return all(2 * padding == dilation * (taps - 1) for taps, padding, dilation in axes)
+
+
+def why_not(conv: Convolution) -> str:
+    """Return why a convolution cannot become a NIFF layer, or ``""``."""
+    if keeps_the_map(conv):
+        return ""
+    if min(conv.kernel_size) < 2:
+        return f"{by(conv.kernel_size)}: a filter has the size of the map on every axis"
+    return "it has a stride" if max(conv.stride) > 1 else "it does not keep the map's size"
 
 
 def _replacement(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sizeless.functional.circular_products import circular_flops
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
@@ -19,6 +20,11 @@ PADDINGS: dict[str, dict[int, type[Any]]] = {
     "replicate": {1: nn.ReplicationPad1d, 2: nn.ReplicationPad2d, 3: nn.ReplicationPad3d},
     "circular": {1: nn.CircularPad1d, 2: nn.CircularPad2d, 3: nn.CircularPad3d},
 }
+SUBCLASS = "{} is a subclass that may compute something else"
+COMPUTED = "its weight is computed from something else"
+NOT_CALLED = "it is not called for the example input"
+UNBATCHED = "it is called without a batch axis"
+
 HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
@@ -28,6 +34,17 @@ HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy; what a hook computes before every call, as in ``weight_norm``, by its value."""
+    memo = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return deepcopy(model, memo)
 
 
 def int_axes(value: Any, ndim: int) -> tuple[int, ...]:

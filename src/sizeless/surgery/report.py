@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from textwrap import wrap
 from typing import Any
 
 Numbers = tuple[int, ...] | tuple[float, ...]
+
+WIDTH = 120
+"""Columns in which reasons are printed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Report:
     """What ``convert`` or ``fold`` did; ``print`` shows it as a table.
 
     Attributes:
-        changes: One entry per layer that was looked at, in the order of the calls.
+        changes: One entry per layer that was looked at, in the order of the model's modules.
         error: Relative error of the network's output for the example input, the norm of the
             difference over the norm; ``None`` where the new network is meant to compute something
             else, or was not made.
@@ -72,38 +76,69 @@ class Report:
         return [asdict(change) for change in self.changes]
 
     def __str__(self) -> str:
-        """Return a table for people."""
-        head = ("layer", "before", "after", "size", "parameters", "MACs", "error", "remark")
-        lines = [head, *(_cells(change) for change in self.changes)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
-        table.insert(1, "  ".join("-" * width for width in widths))
+        """Return a table of what changed, and what did not, for people."""
         changed = self.changed
+        text = _table(changed) if changed else []
         counts = [
-            sum(getattr(change, name) for change in changed)
+            short(sum(getattr(change, name) for change in changed))
             for name in ("parameters_before", "parameters_after", "macs_before", "macs_after")
         ]
-        table.append(
+        text.append(
             f"{len(changed)} of {len(self.changes)} layers changed; in these, parameters "
-            f"{short(counts[0])} -> {short(counts[1])}, MACs {short(counts[2])} -> "
-            f"{short(counts[3])}"
+            f"{counts[0]} -> {counts[1]}, MACs {counts[2]} -> {counts[3]}"
         )
         if self.error is not None:
-            table.append(f"relative error of the network's output: {self.error:.1e}")
-        return "\n".join([*table, *self.notes])
+            text.append(f"relative error of the network's output: {self.error:.1e}")
+        text += _by_reason(self.left_alone)
+        for note in self.notes:
+            text += wrap(note, WIDTH, subsequent_indent="  ")
+        return "\n".join(text)
+
+
+def _table(changes: Sequence[Change]) -> list[str]:
+    """Lines of a table, without the columns that are empty."""
+    head = ("layer", "before", "after", "size", "parameters", "MACs", "error", "remark")
+    columns = zip(head, *map(_cells, changes), strict=True)
+    filled = [column for column in columns if any(column[1:])]
+    widths = [max(map(len, column)) for column in filled]
+    title, *lines = zip(*filled, strict=True)
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (title, ["-" * width for width in widths], *lines)
+    ]
+
+
+def _by_reason(changes: Sequence[Change]) -> list[str]:
+    """Lines that name the layers left alone, for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for change in changes:
+        reasons.setdefault(change.reason, []).append(change.name or "(the model)")
+    lines = ["left alone:"] if reasons else []
+    for reason, names in reasons.items():
+        text = f"- {reason}: {listed(names)}"
+        lines += wrap(text, WIDTH, subsequent_indent="  ")
+    return lines
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Some names, and how many more there are.
+
+    Examples:
+        >>> listed(["a", "b"]), listed(["a", "b", "c", "d", "e"])
+        ('a, b', 'a, b, c and 2 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _cells(change: Change) -> tuple[str, ...]:
     def pair(before: str, after: str) -> str:
-        return before if before == after or not change.after else f"{before} -> {after}"
+        return before if before == after else f"{before} -> {after}"
 
     return (
         change.name or "(the model)",
         change.before,
-        change.after or "-",
+        change.after,
         pair(by(change.size_before), by(change.size_after)),
         pair(short(change.parameters_before), short(change.parameters_after)),
         pair(short(change.macs_before), short(change.macs_after)),

@@ -25,12 +25,12 @@ FLOORS = (
     {"cost"},
     {"penalties", "budget", "compat"},
     {"facade"},
-    {"study", "train", "bench"},
+    {"study", "train", "bench", "export"},
     {"cli"},
     {"__main__"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-NEEDS_EXTRAS = {"study", "train", "bench", "cli", "__main__"}
+NEEDS_EXTRAS = {"study", "train", "bench", "export", "cli", "__main__"}
 MATHEMATICS = {"functional", "kernels", "nn"}
 GLOBAL_SEEDS = {"manual_seed", "seed_everything", "set_rng_state"}
 HOST_READS = {"item", "tolist", "numpy", "cpu"}

@@ -41,10 +41,10 @@ def test_fit_and_test_say_what_a_run_came_to(tmp_path, capsys):
 def test_help_lists_the_commands(args, capsys):
     assert main(args) == 0
     printed = capsys.readouterr().out
-    assert all(f"\n  {name}" in printed for name in ("fit", "test", "bench"))
+    assert all(f"\n  {name}" in printed for name in ("fit", "test", "fold", "bench"))
 
 
-@pytest.mark.parametrize("command", ["fit", "test", "bench"])
+@pytest.mark.parametrize("command", ["fit", "test", "fold", "bench"])
 def test_commands_have_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -53,10 +53,10 @@ def test_commands_have_help(command, capsys):
 
 
 def test_arguments_of_the_process_are_the_default(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["sizeless", "fold"])
+    monkeypatch.setattr(sys, "argv", ["sizeless", "melt"])
     assert main() == 2
     assert capsys.readouterr().err == (
-        "sizeless: 'fold' is no command; the commands are fit, test and bench\n"
+        "sizeless: 'melt' is no command; the commands are fit, test, fold and bench\n"
     )
 
 
@@ -70,7 +70,11 @@ def test_a_request_that_cannot_be_met_is_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("command", "room", "package", "extra"),
-    [("fit", "train", "lightning", "train"), ("bench", "bench", "rich", "bench")],
+    [
+        ("fit", "train", "lightning", "train"),
+        ("fold", "train", "lightning", "train"),
+        ("bench", "bench", "rich", "bench"),
+    ],
 )
 def test_a_missing_extra_is_named(command, room, package, extra, monkeypatch, capsys):
     def without_the_package(name, *args, **kwargs):

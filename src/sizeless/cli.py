@@ -1,10 +1,12 @@
-"""The command line: ``sizeless fit``, ``sizeless test`` and ``sizeless bench``."""
+"""The command line: ``sizeless fit``, ``test``, ``fold`` and ``bench``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+Errors = type[Exception] | tuple[type[Exception], ...]
 
 USAGE_ERROR = 2
 """Exit status of a request that cannot be met, as in argparse."""
@@ -44,6 +46,22 @@ def _test(args: Sequence[str]) -> None:
         Console().print(metric_line(outcome.metrics))
 
 
+def _fold(args: Sequence[str]) -> None:
+    """Make the network of a run an ordinary one: DIR [--to onnx|torchexport|pt2] [--out FILE]."""
+    from rich.console import Console
+
+    from sizeless.export import command
+    from sizeless.train.chosen import chosen
+
+    request = command.parse(args)
+    network, samples = chosen(request.folder, request.resolution, request.rest)
+    folded = command.run(request, network, samples)
+    console = Console()
+    console.print(command.table(folded.report))
+    for line in command.lines(folded):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
 def _bench(args: Sequence[str]) -> None:
     """Measure speed and memory against the alternatives: [--suite NAME] [--out DIR] [--quick]."""
     from sizeless.bench.run import bench
@@ -51,13 +69,20 @@ def _bench(args: Sequence[str]) -> None:
     bench(args)
 
 
-def _training_error() -> type[Exception]:
+def _training_error() -> Errors:
     from sizeless.train.run import RunError
 
     return RunError
 
 
-def _bench_error() -> type[Exception]:
+def _fold_error() -> Errors:
+    from sizeless.export import ExportError
+    from sizeless.train.run import RunError
+
+    return RunError, ExportError
+
+
+def _bench_error() -> Errors:
     from sizeless.bench.run import BenchError
 
     return BenchError
@@ -67,6 +92,9 @@ EXTRAS = {
     "PIL": "vision",
     "aeon": "timeseries",
     "mlxtend": "vision",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
     "soundfile": "audio",
     "timm": "vision",
     "torchvision": "vision",
@@ -84,13 +112,14 @@ class Command(NamedTuple):
     """
 
     run: Callable[[Sequence[str]], None]
-    error: Callable[[], type[Exception]]
+    error: Callable[[], Errors]
     extra: str
 
 
 COMMANDS = {
     "fit": Command(_fit, _training_error, "train"),
     "test": Command(_test, _training_error, "train"),
+    "fold": Command(_fold, _fold_error, "train"),
     "bench": Command(_bench, _bench_error, "bench"),
 }
 

@@ -174,8 +174,10 @@ class IntegerStrides:
             self.model = new
 
     def _tidy(self) -> None:
-        """Take what is gone off the ends of sequences; of one module alone, the sequence too."""
+        """Leave out what is gone: in graphs, at the ends of sequences, and sequences of one."""
         for path, holder in list(self.model.named_modules(remove_duplicate=False)):
+            if isinstance(holder, fx.GraphModule):
+                self._leave_out(holder)
             if type(holder) is not nn.Sequential or not self._gone & set(holder):
                 continue
             left = [part for part in holder if part not in self._gone]
@@ -185,6 +187,14 @@ class IntegerStrides:
                 continue
             while left and holder[-1] in self._gone:
                 del holder[-1]
+
+    def _leave_out(self, graph: fx.GraphModule) -> None:
+        for node in list(graph.graph.nodes):
+            if _is_call(node) and graph.get_submodule(node.target) in self._gone:
+                node.replace_all_uses_with(node.all_input_nodes[0])
+                graph.graph.erase_node(node)
+                graph.delete_submodule(node.target)
+        graph.recompile()
 
 
 def _joined(parent: str, name: Any) -> str | None:

@@ -6,6 +6,7 @@ and three dimensions.
 """
 
 from sizeless import compat, functional, kernels, models, nn, surgery
+from sizeless.budget import CostBudget
 from sizeless.cost import Cost, CostRow, cost
 from sizeless.machine import Machine
 from sizeless.nn import (
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cost",
+    "CostBudget",
     "CostRow",
     "DiffStride1d",
     "DiffStride2d",

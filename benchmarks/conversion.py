@@ -295,7 +295,7 @@ def through_onnx(model: nn.Module, image: Tensor) -> Tensor:
         file = str(Path(folder) / "model.onnx")
         torch.onnx.export(model, (image,), file, dynamo=True, verbose=False, optimize=False)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         (output,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
     return torch.from_numpy(output)

@@ -141,14 +141,12 @@ def to_flexconv(
         init_size=taps,
         **{"kernel": kernel, **options},
     )
-    layer.bias = conv.bias
     _set_kernel(layer, weight)
     layer.requires_grad_(conv.weight.requires_grad)
     if not learn_basis:
         layer.kernel.requires_grad_(False)
         layer.kernel.output.requires_grad_(conv.weight.requires_grad)
-    if conv.bias is not None:
-        layer.bias.requires_grad_(conv.bias.requires_grad)
+    layer.bias = conv.bias
     with torch.no_grad():
         error = (layer.weight.double() - weight.double()).norm() / weight.double().norm()
     return layer, float(error.nan_to_num(0.0))

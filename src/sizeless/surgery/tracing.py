@@ -44,6 +44,7 @@ class Trace:
         calls: The calls of each module that takes and returns a tensor, in their order.
         weights_used: For each tensor with which somebody convolved without calling its module,
             the path of the module in whose forward that was.
+        functional: These paths, and the shapes of the weights, where the module is no convolution.
         output: What the model returned.
     """
 
@@ -67,7 +68,9 @@ class _Convolutions(TorchFunctionMode):
             weight = args[1] if len(args) > 1 else kwargs["weight"]
             if isinstance(weight, Tensor) and getattr(module, "weight", None) is not weight:
                 self.trace.weights_used[weight] = path
-                self.trace.functional.append((path, tuple(weight.shape)))
+                # A convolution that computes its weight is one that the report names anyway.
+                if not isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+                    self.trace.functional.append((path, tuple(weight.shape)))
         return func(*args, **kwargs)
 
 

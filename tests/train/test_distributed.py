@@ -112,6 +112,23 @@ def test_a_run_of_two_processes_goes_on_as_if_it_had_not_stopped(tmp_path, strat
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
 
 
+@pytest.mark.slow
+def test_two_processes_keep_the_budget_that_one_keeps(tmp_path):
+    options = ["--model.budget.share=0.4", "--model.size_lr=0.02"]
+    _, alone, metrics, _ = run(tmp_path, "one", 1, 5, "auto", *options)
+    _, both, others, _ = run(tmp_path, "two", 2, 5, "ddp", *options)
+    assert metrics["test/cost_share"] < 0.9
+    assert others["test/cost_share"] == metrics["test/cost_share"]
+    assert others["budget_met"] == metrics["budget_met"]
+    for name, value in alone.items():
+        torch.testing.assert_close(both[name], value, rtol=1e-5, atol=1e-5)
+    budgets = [
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["budget"]
+        for name in ("one", "two")
+    ]
+    assert budgets[0] == budgets[1]
+
+
 @pytest.mark.parametrize("limit", [0.1, 100.0])
 def test_gradients_are_clipped_as_torch_clips_them(limit):
     layers = [nn.Linear(3, 2), nn.Linear(3, 2)]

@@ -59,7 +59,8 @@ def power_cut():
 def ending(folder):
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-    return state["state_dict"], best["state_dict"], (folder / "sizes.csv").read_text()
+    budget = state.get("budget"), best.get("budget")
+    return state["state_dict"], best["state_dict"], (folder / "sizes.csv").read_text(), budget
 
 
 def assert_equal_endings(one, two):
@@ -67,7 +68,7 @@ def assert_equal_endings(one, two):
         assert first.keys() == second.keys()
         for name, value in first.items():
             assert torch.equal(value, second[name]), name
-    assert ending(one)[2] == ending(two)[2]
+    assert ending(one)[2:] == ending(two)[2:]
 
 
 def without_clock(metrics):
@@ -83,6 +84,16 @@ EXTRAS = {
     ),
     "accumulation": ("--trainer.accumulate_grad_batches", "2"),
     "half precision": ("--trainer.precision", "bf16-mixed"),
+    "budget": ("--model.budget.share=0.5",),
+    "average within a budget": (
+        "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging",
+        "--trainer.callbacks.decay=0.9",
+        "--model.budget.share=0.5",
+    ),
+    "accumulation within a budget": (
+        "--trainer.accumulate_grad_batches=2",
+        "--model.budget.share=0.5",
+    ),
     "early stopping": (
         "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping",
         "--trainer.callbacks.monitor=val/accuracy",
@@ -101,6 +112,9 @@ EXTRAS = {
         (3, "accumulation"),
         (6, "half precision"),
         (6, "early stopping"),
+        *((step, "budget") for step in (3, 4, 5)),
+        (6, "average within a budget"),
+        (3, "accumulation within a budget"),
     ],
 )
 def test_a_run_cut_at_a_step_ends_like_one_that_was_not(args, tmp_path, crash, step, extra):

@@ -30,8 +30,9 @@ class UnreadableError(Exception):
 class Checkpoints(Checkpoint):
     """Save the best checkpoint, and the last one after epochs, steps and a request to stop.
 
-    Of equal metrics the later wins. What was last before stays as ``previous`` until the next is
-    complete. Paths are no part of the state: a run folder may be moved.
+    Of equal metrics the later wins. A network within its budget is better than any beyond it, and
+    of those beyond, the one that is least so. What was last before stays as ``previous`` until the
+    next is complete. Paths are no part of the state: a run folder may be moved.
 
     Args:
         best: File of the best checkpoint.
@@ -56,15 +57,21 @@ class Checkpoints(Checkpoint):
         self.monitor = monitor
         self.epoch = 0
         self.metrics: dict[str, float] = {}
+        self.over_budget = math.inf
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best epoch, counted from 1, and its validation metrics."""
-        return {"epoch": self.epoch, "metrics": dict(self.metrics)}
+        return {
+            "epoch": self.epoch,
+            "metrics": dict(self.metrics),
+            "over_budget": self.over_budget,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best epoch and its validation metrics."""
         self.epoch = state_dict["epoch"]
         self.metrics = dict(state_dict["metrics"])
+        self.over_budget = state_dict.get("over_budget", 0.0)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -99,9 +106,11 @@ class Checkpoints(Checkpoint):
             for name, value in trainer.callback_metrics.items()
             if name.startswith(room)
         }
-        if self.monitor in now and now[self.monitor] >= self.metrics.get(self.monitor, -math.inf):
+        over = float(getattr(pl_module, "over_budget", 0.0))
+        best = self.metrics.get(self.monitor, -math.inf)
+        if self.monitor in now and (-over, now[self.monitor]) >= (-self.over_budget, best):
             self.epoch = trainer.current_epoch + 1
-            self.metrics = now
+            self.metrics, self.over_budget = now, over
             trainer.save_checkpoint(self.best)
         self._save_last(trainer)
 

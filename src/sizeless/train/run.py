@@ -292,6 +292,8 @@ def _test(cli: RunCLI, metrics: dict[str, Any]) -> Outcome:
 def _outcome(cli: RunCLI, metrics: dict[str, Any], path: Path) -> Outcome:
     # Of a network without a layer whose work is known, none is told.
     metrics = {**metrics, "macs": None if math.isnan(cli.size_log.macs) else cli.size_log.macs}
+    if "test" in cli.model.cost_shares:
+        metrics["budget_met"] = cli.model.over_budget == 0
     if cli.trainer.is_global_zero:
         write_text(path, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     return Outcome(cli.folder, cli.model.network, metrics, cli.trainer.is_global_zero)

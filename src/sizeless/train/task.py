@@ -14,6 +14,7 @@ from torchmetrics import MeanMetric
 from sizeless._validate import boolean, one_of, positive_int
 from sizeless.penalties import aliasing_penalty, complexity_penalty, kernel_norm_penalty
 from sizeless.sizes import param_groups
+from sizeless.train.budget import BudgetOptions, RunBudget
 from sizeless.train.data.loading import BatchOrder
 from sizeless.train.objective import losses_of, outputs_of, right_ones
 from sizeless.train.schedules import SCHEDULES, Plateau, schedule_factor
@@ -30,9 +31,10 @@ class Classifier(pl.LightningModule):
     """Train a network to classify, its sizes with a learning rate of their own.
 
     The loss is cross-entropy, plus weighted penalties: ``aliasing_penalty``,
-    ``complexity_penalty`` and ``kernel_norm_penalty`` of the network. The optimiser works on
-    ``sizeless.param_groups``; sizes have no weight decay. The learning rates rise linearly over
-    the first ``warmup`` part of all steps, then follow the schedule.
+    ``complexity_penalty`` and ``kernel_norm_penalty`` of the network, and the term of a
+    ``CostBudget``. The optimiser works on ``sizeless.param_groups``; sizes have no weight decay.
+    The learning rates rise linearly over the first ``warmup`` part of all steps, then follow the
+    schedule.
 
     With several tasks the network returns logits for each, targets have a column for each with -1
     for no label, and the loss is the sum over tasks of the mean over labelled samples. Targets that
@@ -56,6 +58,7 @@ class Classifier(pl.LightningModule):
         aliasing_window: Whether the frequency of the window counts in it.
         complexity_weight: Weight of the complexity penalty; 0 leaves it out.
         kernel_norm_weight: Weight of the penalty on the norms of kernels; 0 leaves it out.
+        budget: What the network may cost; ``None`` sets no limit.
         mix: Mixes the samples of training batches, such as
             ``sizeless.train.data.BatchMix``; one task only.
         compiled: Whether to compile the network with ``torch.compile``.
@@ -85,6 +88,7 @@ class Classifier(pl.LightningModule):
         aliasing_window: bool = False,
         complexity_weight: float = 0.0,
         kernel_norm_weight: float = 0.0,
+        budget: BudgetOptions | None = None,
         mix: Mix | None = None,
         compiled: bool = False,
     ) -> None:
@@ -112,6 +116,9 @@ class Classifier(pl.LightningModule):
         self.aliasing_window = boolean("aliasing_window", aliasing_window)
         self.complexity_weight = _not_negative("complexity_weight", complexity_weight)
         self.kernel_norm_weight = _not_negative("kernel_norm_weight", kernel_norm_weight)
+        self.budget = None if budget is None else RunBudget(budget)
+        self.over_budget = 0.0
+        self.cost_shares: dict[str, float] = {}
         if mix is not None and len(classes) > 1:
             raise ValueError(f"mix serves one task, got {len(classes)}; leave it out")
         self.mix = mix
@@ -139,7 +146,9 @@ class Classifier(pl.LightningModule):
             share_buffers(self.network)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Average the gradients of what a sharded network keeps whole."""
+        """Move the budget's multiplier; average gradients of what a sharded network keeps whole."""
+        if self.budget is not None:
+            self.budget.step()
         if self.in_shards:
             average_gradients(self.network.parameters())
 
@@ -178,6 +187,11 @@ class Classifier(pl.LightningModule):
             loss = loss + self.complexity_weight * whole * penalty
         if self.kernel_norm_weight:
             loss = loss + self.kernel_norm_weight * whole * kernel_norm_penalty(self.network)
+        if self.budget is not None:
+            budget = self.budget.of(self.network, inputs)
+            loss = loss + whole * budget(self.network)
+            self.log("train/cost_share", budget.spent / budget.whole, batch_size=len(targets))
+            self.log("train/multiplier", budget.multiplier, batch_size=len(targets))
         return loss
 
     def _weights(self, batch_idx: int) -> tuple[float, float]:
@@ -199,10 +213,15 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the validation metrics."""
+        if batch_idx == 0:
+            self._look_at_cost("val", batch[0])
         self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add one batch to the test metrics."""
+        # Without the cost at the start, as at another resolution, there is nothing to compare with.
+        if batch_idx == 0 and self.budget is not None and self.budget.is_known:
+            self._look_at_cost("test", batch[0])
         self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -232,12 +251,16 @@ class Classifier(pl.LightningModule):
             schedule.base_lrs = [group["initial_lr"] for group in groups]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the plateau."""
+        """Keep the plateau and the budget."""
+        if self.budget is not None:
+            checkpoint["budget"] = self.budget.state_dict()
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the plateau."""
+        """Restore the plateau and the budget."""
+        if self.budget is not None:
+            self.budget.load_state_dict(checkpoint.get("budget", {}))
         if self.plateau is not None and "plateau" in checkpoint:
             self.plateau.load_state_dict(checkpoint["plateau"])
 
@@ -259,6 +282,13 @@ class Classifier(pl.LightningModule):
         return param_groups(
             self.network, self.lr, size_lr=self.size_lr, weight_decay=self.weight_decay
         )
+
+    def _look_at_cost(self, stage: str, inputs: Tensor) -> None:
+        """Note what the network costs, as a share of the start, and what is beyond the limit."""
+        if self.budget is not None:
+            budget = self.budget.of(self.network, inputs)
+            self.cost_shares[stage] = budget.share_of(self.network)
+            self.over_budget = max(0.0, budget.excess_of(self.network))
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
         inputs, targets = batch
@@ -282,6 +312,8 @@ class Classifier(pl.LightningModule):
         """Log the mean accuracy over tasks, and each task's own if there are several."""
         values = [accuracy.compute() for accuracy in self._of(stage)]
         metrics = {f"{stage}/loss": self._loss_of(stage).compute()}
+        if stage in self.cost_shares:
+            metrics[f"{stage}/cost_share"] = torch.tensor(self.cost_shares[stage])
         if len(values) > 1:
             metrics |= {f"{stage}/accuracy_{k}": value for k, value in enumerate(values)}
         # The metrics have been gathered from all processes, which Lightning does not know.

@@ -101,7 +101,8 @@ def complexity_penalty(
     The cumulative form takes each learned stride $l$ with all strides $i$ that its
     input has passed through, and knows neither channels nor kernels. The second form is the true
     count of ``sizeless.cost``, for all layers at their present sizes; it is differentiable in
-    kernel sizes as well as strides.
+    kernel sizes as well as strides. Both are prices: the cost ends wherever their weight leads. For
+    a limit there is ``sizeless.CostBudget``.
 
     Args:
         model: A module with learned strides (form ``"macs"``: with any counted layer).

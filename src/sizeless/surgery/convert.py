@@ -39,7 +39,7 @@ OPTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...], tuple[str, ...]]] = {
         ("kernel_size", "learn_basis"),
     ),
     "niff": (NIFFConv2d, niff.FIXED, ("form", "bias", "fit", "hidden")),
-    "diffstride": (DiffStride2d, PLACE, ()),
+    "diffstride": (DiffStride2d, PLACE, ("first",)),
 }
 """Of every operation: the layer whose arguments are its options, those that the layer in its place
 decides, and options of its own."""
@@ -98,7 +98,11 @@ def convert(
             them at once would destroy the kernels), and other arguments of ``FlexConv2d``. For
             ``"niff"``: ``form`` (``"split"`` or ``"full"``), ``bias``, ``fit`` (steps of fitting,
             default 0) and other arguments of ``NIFFConv2d``.
-        stride_options: Arguments of ``DiffStride2d``; ``size_rule`` is ``"exact"`` by default.
+        stride_options: Arguments of ``DiffStride2d``; ``size_rule`` is ``"exact"`` by default. And
+            ``first``, the order in the place of a strided convolution: ``"conv"`` (default)
+            computes it at every position, which is nearest to what it was and costs the stride
+            squared; ``"pool"`` resamples the map first, and costs what the strided convolution
+            did, but spreads its taps by the stride.
 
     Returns:
         The new model, and a ``Report`` with each layer's size, parameters and MACs before and

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sizeless._example import evaluating, tensors_in
+from sizeless._validate import one_of
 from sizeless.nn import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
 from sizeless.surgery.flow import meetings
 from sizeless.surgery.parts import (
@@ -36,6 +37,9 @@ MAX_POOLS: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.Ma
 AVERAGE_POOLS: dict[type[nn.Module], int] = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
 BLUR_POOLS = {"BlurPool": 2, "BlurPool1D": 1, "BlurPool2D": 2, "BlurPool2d": 2, "BlurPool3D": 3}
 """Names of the classes in timm, kornia and antialiased-cnns that blur and stride."""
+
+ORDERS = ("conv", "pool")
+"""What comes first in the place of a strided convolution."""
 
 TRIED = (1.0, 0.8, 1.25, 1.6)
 """Factors of a stride at which a network is run, to see whether it bears other sizes of maps."""
@@ -139,6 +143,7 @@ class Strides:
             return None
         axes = strides.pop()
         options = self._options_of(group)
+        first = one_of("first", options.pop("first", ORDERS[0]), ORDERS)
         near = next(chain(group[0].parameters(), self.model.parameters()), torch.empty(0))
         stride = STRIDES[len(axes)](
             tuple(map(float, axes)),
@@ -147,7 +152,7 @@ class Strides:
             **{"size_rule": "exact", **options},
         )
         for layer in group:
-            self.new[layer] = _with_stride(layer, stride)
+            self.new[layer] = _with_stride(layer, stride, first)
         return stride
 
     def _options_of(self, group: Sequence[nn.Module]) -> dict[str, Any]:
@@ -251,8 +256,8 @@ def _scaled(stride: DiffStrideNd, factor: float) -> Iterator[None]:
         stride.refresh_size()
 
 
-def _with_stride(layer: Any, stride: DiffStrideNd) -> nn.Module:
-    """A layer at every position, and the learned stride after it.
+def _with_stride(layer: Any, stride: DiffStrideNd, first: str) -> nn.Module:
+    """A layer at every position, and the learned stride after it; or a convolution after it.
 
     Every map keeps its size up to the stride, so that branches that meet agree at any stride.
     """
@@ -280,5 +285,8 @@ def _with_stride(layer: Any, stride: DiffStrideNd) -> nn.Module:
             dense = plain_convolution(layer, stride=1, padding=sides)
         elif all(2 * side <= k for side, k in zip(sides, taps, strict=True)):
             dense = kind(layer.kernel_size, 1, sides)
-        return nn.Sequential(dense, stride)
-    return nn.Sequential(padding_layer(amounts, mode, fill), dense, stride)
+        steps: list[nn.Module] = [dense]
+    else:
+        steps = [padding_layer(amounts, mode, fill), dense]
+    pool_first = first == "pool" and kind in CONVOLUTIONS
+    return nn.Sequential(stride, *steps) if pool_first else nn.Sequential(*steps, stride)

@@ -108,6 +108,9 @@ def test_a_flexconv_takes_the_stride_and_is_folded():
     assert plain[0].stride == (4, 4)
     assert error_of(plain(image), expected) < 1e-5
     assert [change.name for change in report.changes] == ["1", "0"]
+    assert [change.after for change in report.changes] == ["Conv2d", "Conv2d"]
+    macs = sum(change.macs_after for change in report.changes)
+    assert macs == int(sizeless.cost(plain, image).macs)
 
 
 def test_a_pointwise_convolution_takes_the_stride_before_it():

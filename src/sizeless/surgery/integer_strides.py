@@ -86,20 +86,24 @@ class IntegerStrides:
         """
         paths = {module: path for path, module in self.model.named_modules()}
         for one in self.rounded:
-            taken = [one.stride, *([] if one.before is None else [one.before])]
+            # A FlexConv takes a stride as it is, and has a row of its own.
+            own = one.after is one.before
+            taken = [one.stride, *([] if one.before is None or own else [one.before])]
+            left = [] if own else [one.after]
+            kind = CONVOLUTIONS[one.stride.ndim] if own else type(one.after)
             reason = "rounded"
             if one.before is not None:
                 reason += f", and taken by {paths[one.after] or 'the top'}"
             yield Change(
                 name=one.path,
                 before=type(one.stride).__name__,
-                after=type(one.after).__name__,
+                after=kind.__name__,
                 size_before=one.stride.stride,
                 size_after=one.sizes,
                 parameters_before=parameters_of(*taken),
-                parameters_after=parameters_of(one.after),
+                parameters_after=parameters_of(*left),
                 macs_before=sum(macs_of(layer, self.calls.get(layer, [])) for layer in taken),
-                macs_after=macs_of(one.after, after.get(one.after, [])),
+                macs_after=sum(macs_of(layer, after.get(layer, [])) for layer in left),
                 reason=reason,
             )
 

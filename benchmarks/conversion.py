@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
@@ -64,6 +64,8 @@ LARGER_IMAGES = {"bat_*": 256, "focalnet*": 224, "visformer*": 224}
 
 TOLERANCE, TOLERANCE64 = 1e-4, 1e-10
 """Largest relative error in float32, and in float64 where float32 says nothing."""
+
+STEPS = ("flex", "stride", "niff")
 
 LOG = logging.getLogger("conversion")
 
@@ -153,8 +155,8 @@ def measure_statistics(model: nn.Module, images: Tensor) -> None:
         norm.momentum = momentum
 
 
-def examine(row: Row) -> None:
-    """Do all that is to be done with one network, and fill in its row."""
+def examine(row: Row, steps: Sequence[str]) -> None:
+    """Take steps with one network, and fill in its row."""
     model = network(row.network)
     row.parameters = sum(p.numel() for p in model.parameters())
     row.image = next((s for p, s in LARGER_IMAGES.items() if fnmatch(row.network, f"*/{p}")), SIDE)
@@ -164,9 +166,9 @@ def examine(row: Row) -> None:
         output = model(image)
     if not bool(output.isfinite().all()) or float(output.std()) == 0:
         raise ValueError("the network itself gives nothing but zeros, or no finite number")
-    row.flex_failure = tried(flex, row, model, image, output)
-    row.stride_failure = tried(stride, row, model, image, output)
-    row.niff_failure = tried(niff, row, model, image, output)
+    for step in (flex, stride, niff):
+        if step.__name__ in steps:
+            setattr(row, f"{step.__name__}_failure", tried(step, row, model, image, output))
 
 
 def tried(step: Callable[..., None], *arguments: Any) -> str:
@@ -307,14 +309,14 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def in_a_process(name: str, timeout: float) -> Row:
+def in_a_process(name: str, steps: Sequence[str], timeout: float) -> Row:
     """Examine a network in a process of its own, which may die or take too long."""
 
     def work(send: Any) -> None:
         torch.set_num_threads(1)
         row = Row(name)
         try:
-            examine(row)
+            examine(row, steps)
         except Exception as error:
             row.failure = told(error)
         send.send(row)
@@ -334,6 +336,18 @@ def in_a_process(name: str, timeout: float) -> Row:
     process.join()
     row.seconds = round(time.perf_counter() - start, 1)
     return row
+
+
+def merged(
+    before: Mapping[str, Any] | None, now: dict[str, Any], steps: Sequence[str]
+) -> dict[str, Any]:
+    """A row with the columns of other steps as they were."""
+    if before is None or set(steps) == set(STEPS):
+        return now
+    return {
+        name: value if name.split("_")[0] in (*steps, "failure") else before.get(name, value)
+        for name, value in now.items()
+    }
 
 
 def read(file: Path) -> dict[str, dict[str, str]]:
@@ -366,6 +380,9 @@ def main(done: Callable[[str], None] = LOG.info) -> None:
     parser.add_argument("--only", default="*", help="pattern of names, such as 'timm/*'")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the results")
     parser.add_argument("--resume", action="store_true", help="keep the rows that are there")
+    parser.add_argument(
+        "--steps", nargs="+", choices=STEPS, default=STEPS, help="the others' columns stay"
+    )
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for a network")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -373,8 +390,8 @@ def main(done: Callable[[str], None] = LOG.info) -> None:
     for name in names():
         if not fnmatch(name, arguments.only) or (arguments.resume and name in rows):
             continue
-        row = in_a_process(name, arguments.timeout)
-        rows[name] = asdict(row)
+        row = in_a_process(name, arguments.steps, arguments.timeout)
+        rows[name] = merged(rows.get(name), asdict(row), arguments.steps)
         write(arguments.out, rows)
         done(f"{name}: {row.seconds:.0f} s {row.failures or 'passes'}")
 

@@ -229,6 +229,19 @@ def test_a_shortcut_that_pools_shares_the_stride():
     assert new(torch.randn(2, 1, 31, 31)).shape == (2, 3)
 
 
+def test_layers_that_round_in_their_own_way_do_not_keep_those_before_them():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2, padding=1),
+        Residual(4, 4, 2, nn.MaxPool2d(2)),
+        Residual(4, 4, 2, nn.MaxPool2d(2)),
+    )
+    new, report = learned(model, torch.randn(1, 1, 32, 32))
+    assert not report.left_alone
+    assert len(strides_of(new)) == 3
+    set_strides(new, 1.3)
+    assert new(torch.randn(1, 1, 32, 32)).shape[2:] == (16, 16)
+
+
 def test_a_shortcut_by_a_function_keeps_its_stride():
     class Sliced(nn.Module):
         def forward(self, input):

@@ -116,7 +116,8 @@ class Strides:
         groups = found.groups()
         self.reasons.update(found.kept)
         shapes = self._output_shapes()
-        for group in groups:
+        # The last first: layers that round sizes as they like stand none but those they know.
+        for group in reversed(groups):
             stride = self._make(group)
             if stride is None:
                 continue
@@ -193,7 +194,8 @@ class Strides:
                 try:
                     now = self._output_shapes()
                 except Exception as error:
-                    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+                    said = " ".join(str(error).split())[:120]
+                    return f"{type(error).__name__}: {said}" if said else type(error).__name__
             if now != shapes:
                 return "the output would have another number of axes, samples or channels"
         return ""
@@ -235,7 +237,7 @@ def _changed(change: Change, strides: Strides, layer: nn.Module, after: Trace) -
         size_after=stride.stride,
         parameters_after=parameters_of(new),
         macs_after=sum(macs_of(part, after.calls.get(part, [])) for part in new.children()),
-        reason=f"one stride with {listed(together)}" if together else "",
+        reason=f"one stride with {listed(together, most=1)}" if together else "",
     )
 
 

@@ -82,7 +82,15 @@ def test_several_inputs_and_outputs(write, tmp_path):
     network = Branches().eval()
     example = (torch.randn(1, 1, 12, 10), torch.randn(1, 1, 12, 10))
     plain, _ = sizeless.fold(network, example)
-    assert write(plain, example, tmp_path / "file").error < 1e-4
+    made = write(plain, example, tmp_path / "file")
+    assert made.error < 1e-4
+    if write is to_onnx:
+        import onnx
+
+        graph = onnx.load(made.path).graph
+        assert {
+            value.type.tensor_type.shape.dim[0].dim_param for value in (*graph.input, *graph.output)
+        } == {"batch"}
 
 
 def test_onnx_has_ordinary_operators_only(tmp_path):

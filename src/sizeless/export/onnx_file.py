@@ -69,8 +69,8 @@ def to_onnx(
         positive_int("opset", opset)
     _check_packages()
     program = program_of(model, inputs)
-    # Given again for its name.
-    shapes: Any = tuple({0: "batch"} for _ in inputs)
+    # Given again for its name, which all inputs share.
+    shapes: Any = ({0: "batch"}, *({} for _ in inputs[1:]))
     try:
         made: Any = torch.onnx.export(
             program,

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import csv
-import io
 import logging
 import multiprocessing
 import os
@@ -21,8 +19,9 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,10 @@ import onnxruntime
 import timm
 import torch
 import torchvision
+from conversion_table import STEPS, Row, read, write
 from torch import Tensor, nn
 
 import sizeless
-from sizeless._files import write_text
 
 TORCHVISION_LEFT_OUT = ("vit_*", "swin*", "maxvit*")
 """Transformers: attention has no size to learn."""
@@ -59,55 +58,13 @@ TIMM = """
 """
 
 SIDE = 96
-LARGER_IMAGES = {"bat_*": 256, "focalnet*": 224, "visformer*": 224}
+LARGER_IMAGES = {"bat_*": 256, "focalnet*": 224, "inception_v3": 299, "visformer*": 224}
 """Sides of the images of networks that do not take 96 by 96."""
 
 TOLERANCE, TOLERANCE64 = 1e-4, 1e-10
 """Largest relative error in float32, and in float64 where float32 says nothing."""
 
-STEPS = ("flex", "stride", "niff")
-
 LOG = logging.getLogger("conversion")
-
-
-@dataclass
-class Row:
-    """What became of one network.
-
-    ``*_layers`` are layers changed and, after a slash, left alone. Errors are norms of differences
-    of outputs over norms of outputs: converted against original, folded against converted, and
-    onnxruntime against folded. ``*_sizes`` are parameters of sizes that a gradient reached, of all.
-    ``rounding`` and ``flex_error64`` are there where the first error is beyond the tolerance: that
-    of the network itself in float32 against float64, and that of the conversion in float64.
-    """
-
-    network: str
-    parameters: int = 0
-    image: int = 0
-    flex_layers: str = ""
-    flex_error: float | None = None
-    rounding: float | None = None
-    flex_error64: float | None = None
-    flex_sizes: str = ""
-    fold_error: float | None = None
-    onnx_error: float | None = None
-    flex_failure: str = ""
-    stride_layers: str = ""
-    stride_sizes: str = ""
-    stride_failure: str = ""
-    niff_layers: str = ""
-    niff_sizes: str = ""
-    niff_failure: str = ""
-    failure: str = ""
-    notes: str = ""
-    seconds: float = 0.0
-
-    @property
-    def failures(self) -> str:
-        """All that failed, in one line."""
-        named = {name: getattr(self, f"{name}_failure") for name in ("flex", "stride", "niff")}
-        told = (f"{name}: {failure}" for name, failure in named.items() if failure)
-        return "; ".join(filter(None, (self.failure, *told)))
 
 
 def names() -> list[str]:
@@ -183,7 +140,7 @@ def tried(step: Callable[..., None], *arguments: Any) -> str:
 def flex(row: Row, model: nn.Module, image: Tensor, output: Tensor) -> None:
     """Learned kernel sizes: the same function, trainable, folded and exported."""
     converted, report = sizeless.convert(model, image, conv="flex")
-    row.flex_layers, row.notes = counts(report), " ".join(report.notes)
+    row.flex_layers, row.flex_remark = counts(report), why_none(report)
     with torch.no_grad():
         expected = converted(image)
     row.flex_error = error_of(expected, output)
@@ -216,7 +173,7 @@ def judge_in_float64(row: Row, model: nn.Module, image: Tensor, output: Tensor) 
 def stride(row: Row, model: nn.Module, image: Tensor, output: Tensor) -> None:
     """Learned strides: a network that trains."""
     converted, report = sizeless.convert(model, image, downsample="diffstride")
-    row.stride_layers = counts(report)
+    row.stride_layers, row.stride_remark = counts(report), why_none(report)
     check_output(converted, image, output)
     row.stride_sizes = train(converted, image)
 
@@ -224,7 +181,7 @@ def stride(row: Row, model: nn.Module, image: Tensor, output: Tensor) -> None:
 def niff(row: Row, model: nn.Module, image: Tensor, output: Tensor) -> None:
     """Frequency filters: a network that trains."""
     converted, report = sizeless.convert(model, image, conv="niff")
-    row.niff_layers = counts(report)
+    row.niff_layers, row.niff_remark = counts(report), why_none(report)
     check_output(converted, image, output)
     row.niff_sizes = train(converted, image)
 
@@ -232,6 +189,12 @@ def niff(row: Row, model: nn.Module, image: Tensor, output: Tensor) -> None:
 def counts(report: sizeless.surgery.Report) -> str:
     """Layers changed and left alone."""
     return f"{len(report.changed)}/{len(report.left_alone)}"
+
+
+def why_none(report: sizeless.surgery.Report) -> str:
+    """The commonest reason for which no layer was changed, sizes of one tap aside."""
+    reasons = Counter(change.reason for change in report.left_alone if "1x1" not in change.reason)
+    return "" if report.changed or not reasons else reasons.most_common(1)[0][0]
 
 
 def error_of(output: Tensor, expected: Tensor) -> float:
@@ -350,30 +313,6 @@ def merged(
     }
 
 
-def read(file: Path) -> dict[str, dict[str, str]]:
-    """Rows of an earlier run."""
-    if not file.exists():
-        return {}
-    with file.open(newline="") as lines:
-        return {row["network"]: row for row in csv.DictReader(lines)}
-
-
-def write(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
-    """Write the table for programs, and the one for people."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-    table.writeheader()
-    ordered = [rows[name] for name in names() if name in rows]
-    table.writerows(ordered)
-    write_text(folder / "conversion.csv", text.getvalue())
-    write_text(folder / "conversion.md", page(ordered))
-
-
-def page(rows: list[dict[str, Any]]) -> str:
-    """The page of the documentation."""
-    return f"{len(rows)} networks\n"
-
-
 def main(done: Callable[[str], None] = LOG.info) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -386,14 +325,16 @@ def main(done: Callable[[str], None] = LOG.info) -> None:
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for a network")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
+    listed = names()
     rows: dict[str, Any] = read(arguments.out / "conversion.csv")
-    for name in names():
+    for name in listed:
         if not fnmatch(name, arguments.only) or (arguments.resume and name in rows):
             continue
         row = in_a_process(name, arguments.steps, arguments.timeout)
         rows[name] = merged(rows.get(name), asdict(row), arguments.steps)
-        write(arguments.out, rows)
+        write(arguments.out, rows, listed)
         done(f"{name}: {row.seconds:.0f} s {row.failures or 'passes'}")
+    write(arguments.out, rows, listed)
 
 
 if __name__ == "__main__":

@@ -157,3 +157,13 @@ def test_other_precisions_do(dtype):
     input = torch.randn(1, 2, 9, 9, dtype=dtype)
     assert filtered(conv, input)[0](input).dtype == dtype
     assert filtered(conv, input, fit=2)[1].error > 0
+
+
+@pytest.mark.parametrize("boundary", ["circular", "zeros"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_comes_next_may_work_in_place(layout, boundary):
+    conv = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+    input = torch.randn(2, 4, 8, 8).to(memory_format=layout)
+    layer, _ = filtered(conv, input, boundary=boundary)
+    nn.Sequential(layer, nn.ReLU(inplace=True))(input).sum().backward()
+    assert layer.real.output.weight.grad.count_nonzero() > 0

@@ -67,7 +67,9 @@ def blank_map(like: Tensor, channels: int) -> Tensor:
     """Return an empty map of ``channels`` channels, otherwise like ``like``, layout included."""
     batch, _, *size = like.shape
     if has_channels_last(like):
-        return like.new_empty(batch, *size, channels).movedim(-1, 1)
+        # A view could not be changed in place afterwards, by an activation say.
+        laid_out = like.new_empty((batch, *size, channels), device="meta").movedim(-1, 1)
+        return like.new_empty_strided(laid_out.shape, laid_out.stride())
     return like.new_empty(batch, channels, *size)
 
 

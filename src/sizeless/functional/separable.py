@@ -55,9 +55,12 @@ def run_along(input: Tensor, matrix: Tensor, axis: int) -> Tensor:
     outer, inner = _lines(input.shape, axis)
     lines = input.contiguous().view(outer, input.shape[axis], inner)
     if inner == 1:
-        return torch.mm(lines.squeeze(2), matrix.t()).view(shape)
-    # A transposed matrix takes up to three times as long here.
-    return torch.bmm(matrix.contiguous().expand(outer, -1, -1), lines).view(shape)
+        product = torch.mm(lines.squeeze(2), matrix.t())
+    else:
+        # A transposed matrix takes up to three times as long here.
+        product = torch.bmm(matrix.contiguous().expand(outer, -1, -1), lines)
+    # A plain view of it could not be changed in place afterwards, by an activation say.
+    return torch.ops.aten._unsafe_view(product, shape)
 
 
 def run_contract(left: Tensor, right: Tensor, axis: int) -> Tensor:

@@ -106,7 +106,9 @@ def _run_from_waves(amplitudes: Tensor, size: int, axis: int) -> Tensor:
         parts[..., -2] *= 2
     spectrum = torch.view_as_complex(parts.unflatten(-1, (-1, 2)))
     samples = irfftn(spectrum, [size], [-1])
-    return samples.to(amplitudes.dtype).movedim(-1, axis).contiguous()
+    samples = samples.to(amplitudes.dtype).movedim(-1, axis).contiguous()
+    # A plain view could not be changed in place afterwards, by an activation say.
+    return torch.ops.aten._unsafe_view(samples, samples.shape)
 
 
 def _resized(input: Tensor, size: int, axis: int) -> Tensor:

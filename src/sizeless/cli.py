@@ -13,7 +13,7 @@ USAGE_ERROR = 2
 
 
 def _fit(args: Sequence[str]) -> None:
-    """Train a network: --config FILE --out DIR [--resume] [--KEY VALUE ...]."""
+    """Train a network: --config FILE --out DIR [--resume] [--fold FORMAT] [--KEY VALUE ...]."""
     from rich.console import Console
 
     from sizeless.study.figures import draw_sizes
@@ -21,6 +21,7 @@ def _fit(args: Sequence[str]) -> None:
     from sizeless.train.tables import metric_line, size_table
     from sizeless.trajectories import read_points
 
+    form, args = _format_to_fold_to(args)
     outcome = run_fit(args)
     if not outcome.is_main:
         return
@@ -32,6 +33,26 @@ def _fit(args: Sequence[str]) -> None:
         console.print(size_table([point for point in points if point.epoch <= chosen]))
     console.print(metric_line(outcome.metrics))
     console.print(f"Run folder: {outcome.folder.path}", highlight=False, soft_wrap=True)
+    if form is not None:
+        _fold([str(outcome.folder.path), "--to", form])
+
+
+def _format_to_fold_to(args: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take ``--fold FORMAT`` out of the arguments of a training."""
+    rest = list(args)
+    flags = [arg for arg in rest if arg == "--fold" or arg.startswith("--fold=")]
+    if not flags:
+        return None, rest
+    from sizeless.export.command import FORMATS
+    from sizeless.train.run import RunError
+
+    place = rest.index(flags[0])
+    _, joined, form = rest.pop(place).partition("=")
+    if not joined and place < len(rest):
+        form = rest.pop(place)
+    if form not in FORMATS:
+        raise RunError(f"--fold must be one of {', '.join(FORMATS)}, got {form!r}")
+    return form, rest
 
 
 def _test(args: Sequence[str]) -> None:

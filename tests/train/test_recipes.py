@@ -88,6 +88,7 @@ NOTHING_LEARNED = {
     "cifar10_spectral_resnet18",
     "cifar10_strided_resnet18",
     "digits_plain",
+    "fashion_resnet",
     "japanese_vowels_plain",
     "mnist1d_plain",
     "stl10_resnet18",

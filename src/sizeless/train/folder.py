@@ -56,6 +56,11 @@ class RunFolder:
         return self.path / "checkpoints" / "previous.ckpt"
 
     @property
+    def conversion(self) -> Path:
+        """What was changed in a network that was converted."""
+        return self.path / "conversion.txt"
+
+    @property
     def environment(self) -> Path:
         """What the run was made with."""
         return self.path / "environment.json"
@@ -68,5 +73,5 @@ class RunFolder:
     def forget_start(self) -> None:
         """Remove what a run wrote before it could begin, so that another may use the folder."""
         if not any(file.exists() for file in (self.last, self.previous, self.best)):
-            for file in (self.config, self.environment, self.sizes):
+            for file in (self.config, self.environment, self.sizes, self.conversion):
                 file.unlink(missing_ok=True)

@@ -79,6 +79,9 @@ def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
     if _is_first():
         write_text(folder.config, cli.yaml())
         environment.write(folder.environment)
+        conversion = getattr(cli.model.network, "conversion", None)
+        if conversion is not None:
+            write_text(folder.conversion, f"{conversion}\n")
     with _quiet():
         try:
             with _errors_of_data():

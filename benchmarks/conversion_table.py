@@ -133,6 +133,11 @@ def summary(rows: list[dict[str, Any]], names: Collection[str]) -> str:
         "changed."
         for what, step in (("Kernels", "flex"), ("Strides", "stride"), ("Filters", "niff"))
     ]
+    doubled = [row for row in rows if row["flex_error64"]]
+    text.append(
+        f"* The kernels of {len(doubled)} networks were judged in float64; what is exported is "
+        "float32 all the same, and must pass."
+    )
     if missing:
         text.append(f"* Not run, as yet: {', '.join(missing)}.")
     return "\n".join(text)

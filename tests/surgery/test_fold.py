@@ -308,3 +308,14 @@ def test_fusing_norms_keeps_the_function():
 def test_wrong_arguments(arguments, options, error, message):
     with pytest.raises(error, match=f"^{message}"):
         sizeless.fold(*arguments, **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_weights_that_a_hook_computes_are_copied() -> None:
+    conv = torch.nn.utils.weight_norm(nn.Conv1d(2, 2, 3, padding=1))
+    model = nn.Sequential(conv, sizeless.FlexConv1d(2, 2, 9)).eval()
+    input = torch.randn(1, 2, 16)
+    model(input)
+    plain, report = sizeless.fold(model, input)
+    assert report.error == 0
+    assert type(plain[1]) is nn.Conv1d

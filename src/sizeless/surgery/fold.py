@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from sizeless._validate import module as check_module
 from sizeless.nn import DiffStrideNd, FlexConvNd, SpectralPoolNd
 from sizeless.surgery.containers import is_ours, with_layers_of_their_own, without_our_blocks
 from sizeless.surgery.integer_strides import IntegerStrides
-from sizeless.surgery.parts import macs_of, parameters_of, take_hooks
+from sizeless.surgery.parts import copy_of, macs_of, parameters_of, take_hooks
 from sizeless.surgery.plain import SIZED, plain_at
 from sizeless.surgery.report import Change, Report
 from sizeless.surgery.tracing import Call, Trace, relative_error, trace
@@ -82,7 +81,7 @@ def fold(
     number("integer_strides", integer_strides, minimum=0, maximum=0.5)
     arguments = arguments_of(example_input)
     reference = trace(model, arguments).output
-    new = with_layers_of_their_own(without_our_blocks(deepcopy(model)))
+    new = with_layers_of_their_own(without_our_blocks(copy_of(model)))
     seen = trace(new, arguments)
     rounded: list[Change] = []
     if integer_strides:

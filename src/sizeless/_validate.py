@@ -203,13 +203,18 @@ def module(name: str, value: Any) -> nn.Module:
     return value
 
 
-def options(owner: str, given: Mapping[str, Any], taker: type, fixed: Collection[str] = ()) -> None:
-    """Raise unless ``taker`` has every keyword in ``given`` as an option that is not ``fixed``."""
-    allowed = [
+def option_names(taker: type, fixed: Collection[str] = ()) -> list[str]:
+    """Names of the arguments of ``taker`` that have a default and are not ``fixed``."""
+    return [
         name
         for name, parameter in inspect.signature(taker).parameters.items()
         if parameter.default is not parameter.empty and name not in fixed
     ]
+
+
+def options(owner: str, given: Mapping[str, Any], taker: type, fixed: Collection[str] = ()) -> None:
+    """Raise unless ``taker`` has every keyword in ``given`` as an option that is not ``fixed``."""
+    allowed = option_names(taker, fixed)
     for name, value in given.items():
         if name not in allowed:
             raise TypeError(

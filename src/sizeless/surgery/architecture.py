@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,8 +11,9 @@ from sizeless._example import arguments_of
 from sizeless._validate import module as check_module
 from sizeless._validate import number
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd
+from sizeless.nn.residual import CONVOLUTIONS
 from sizeless.surgery.integer_strides import average, nearest
-from sizeless.surgery.parts import CONVOLUTIONS
+from sizeless.surgery.parts import copy_of
 from sizeless.surgery.plain import plain_at
 from sizeless.surgery.tracing import Call, trace
 
@@ -74,7 +74,7 @@ def architecture(
     check_module("model", model)
     if energy is not None:
         number("energy", energy, above=0, maximum=1)
-    model = deepcopy(model)
+    model = copy_of(model)
     calls: Mapping[nn.Module, list[Call]] = {}
     if example_input is not None:
         calls = trace(model, arguments_of(example_input)).calls

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx, nn
 
 from sizeless.nn import FlexConvNd
-from sizeless.surgery.parts import take_hooks
+from sizeless.surgery.parts import put, take_hooks
 from sizeless.surgery.plain import SIZED
 
 
@@ -123,9 +123,7 @@ def without_our_blocks(model: nn.Module) -> nn.Module:
                     f"fold cannot replace the {type(failure.module).__name__} at {inner!r}: it has "
                     "no plain form; put a layer of sizeless.nn in its place"
                 ) from failure.error
-        if path == "":
-            return graphs[module]
-        model.set_submodule(path, graphs[module])
+        model = put(model, path, graphs[module])
     return model
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sizeless._example import arguments_of
-from sizeless._validate import boolean, one_of
+from sizeless._validate import boolean, one_of, option_names
 from sizeless._validate import module as check_module
 from sizeless.nn import DiffStride2d, FlexConv2d, NIFFConv2d
 from sizeless.surgery import downsampling, flex, niff
@@ -22,6 +21,7 @@ from sizeless.surgery.parts import (
     copy_of,
     macs_of,
     parameters_of,
+    put,
     take_hooks,
 )
 from sizeless.surgery.report import Change, Report, by
@@ -130,18 +130,17 @@ def convert(
     _check_options(conv, downsample, kernels, strides)
     of_kernels, of_strides = Selection(rules, kernels), Selection(rules, strides)
     new = copy_of(model)
-    first = trace(new, arguments)
+    first = seen = trace(new, arguments)
     changes: list[Change] = []
     stem_path = None if stem else _stem(new, first)
     known_as: dict[nn.Module, str] = {}
     if downsample is not None:
         learned = _strides(new, arguments, of_strides, first, stem_path)
         new = learned.replace()
-        second = trace(new, arguments)
-        changes += downsampling.changes(learned, first, second)
+        seen = trace(new, arguments)
+        changes += downsampling.changes(learned, first, seen)
         known_as = learned.known_as()
     if conv is not None:
-        seen = trace(new, arguments) if downsample is not None else first
         new, converted = _convert_kernels(new, conv, of_kernels, seen, stem_path, known_as)
         changes += converted
     Selection.check_all_used(of_kernels, of_strides)
@@ -183,9 +182,7 @@ def _names(operation: str | None) -> set[str]:
     if operation is None:
         return set()
     layer, fixed, own = OPTIONS[operation]
-    named = inspect.signature(layer).parameters.values()
-    free = {p.name for p in named if p.default is not p.empty and p.name not in fixed}
-    return free | set(own)
+    return {*option_names(layer, fixed), *own}
 
 
 def _check_names(owner: str, given: Options, *operations: str | None) -> None:
@@ -280,10 +277,7 @@ def _convert_kernels(
         take_hooks(new, module)
         new.train(module.training)
         for place in paths:
-            if place:
-                model.set_submodule(place, new)
-            else:
-                model = new
+            model = put(model, place, new)
         changes.append(_changed(change, new, error, remark, seen.calls[module]))
     return model, changes
 

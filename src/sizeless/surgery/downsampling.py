@@ -18,6 +18,7 @@ from sizeless.nn import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
 from sizeless.surgery.flow import meetings
 from sizeless.surgery.parts import (
     COMPUTED,
+    MAX_POOLS,
     NOT_CALLED,
     SUBCLASS,
     UNBATCHED,
@@ -26,6 +27,7 @@ from sizeless.surgery.parts import (
     padding_layer,
     parameters_of,
     plain_convolution,
+    put,
     take_hooks,
 )
 from sizeless.surgery.report import Change, listed
@@ -33,7 +35,6 @@ from sizeless.surgery.tracing import Call, Trace
 
 STRIDES: dict[int, type[DiffStrideNd]] = {1: DiffStride1d, 2: DiffStride2d, 3: DiffStride3d}
 CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-MAX_POOLS: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 AVERAGE_POOLS: dict[type[nn.Module], int] = {nn.AvgPool1d: 1, nn.AvgPool2d: 2, nn.AvgPool3d: 3}
 BLUR_POOLS = {"BlurPool": 2, "BlurPool1D": 1, "BlurPool2D": 2, "BlurPool2d": 2, "BlurPool3D": 3}
 """Names of the classes in timm, kornia and antialiased-cnns that blur and stride."""
@@ -176,10 +177,7 @@ class Strides:
 
     def _set(self, layer: nn.Module, new: nn.Module) -> None:
         for path in self.paths[layer]:
-            if path:
-                self.model.set_submodule(path, new)
-            else:
-                self.model = new
+            self.model = put(self.model, path, new)
 
     def _output_shapes(self) -> list[tuple[int, ...]]:
         """Number of axes, samples and channels of all that the model returns."""
@@ -267,28 +265,23 @@ def _with_stride(layer: Any, stride: DiffStrideNd, first: str) -> nn.Module:
     if kind in AVERAGE_POOLS or kind.__name__ in BLUR_POOLS:
         # The stride has a low-pass filter of its own.
         return nn.Sequential(stride)
-    ndim = stride.ndim
+    ndim, is_conv = stride.ndim, kind in CONVOLUTIONS
     taps = int_axes(layer.kernel_size, ndim)
-    if kind in CONVOLUTIONS:
-        if max(taps) == 1:
-            return nn.Sequential(stride, plain_convolution(layer, stride=1, padding=0))
-        dense, mode = plain_convolution(layer, stride=1, padding=0), layer.padding_mode
-        spacing, fill = layer.dilation, 0.0
-        dense.padding_mode = "zeros"
-    else:
-        dense, mode = kind(layer.kernel_size, 1), "zeros"
-        spacing, fill = (1,) * ndim, -math.inf
+    if is_conv and max(taps) == 1:
+        return nn.Sequential(stride, plain_convolution(layer, stride=1, padding=0))
+    spacing = layer.dilation if is_conv else (1,) * ndim
     own = (0,) * ndim if isinstance(layer.padding, str) else int_axes(layer.padding, ndim)
     reach = [d * (k - 1) for d, k in zip(spacing, taps, strict=True)]
     amounts = [(min(p, r), r - min(p, r)) for p, r in zip(own, reach, strict=True)]
-    if all(before == after for before, after in amounts):
-        sides = tuple(before for before, _ in amounts)
-        if kind in CONVOLUTIONS:
-            dense = plain_convolution(layer, stride=1, padding=sides)
-        elif all(2 * side <= k for side, k in zip(sides, taps, strict=True)):
-            dense = kind(layer.kernel_size, 1, sides)
-        steps: list[nn.Module] = [dense]
+    steps: list[nn.Module] = []
+    sides, mode = tuple(before for before, _ in amounts), layer.padding_mode if is_conv else "zeros"
+    if any(before != after for before, after in amounts):
+        # No layer of torch pads its two sides differently.
+        steps.append(padding_layer(amounts, mode, 0.0 if is_conv else -math.inf))
+        sides, mode = (0,) * ndim, "zeros"
+    if is_conv:
+        steps.append(plain_convolution(layer, stride=1, padding=sides, padding_mode=mode))
     else:
-        steps = [padding_layer(amounts, mode, fill), dense]
-    pool_first = first == "pool" and kind in CONVOLUTIONS
+        steps.append(kind(layer.kernel_size, 1, sides))
+    pool_first = first == "pool" and is_conv
     return nn.Sequential(stride, *steps) if pool_first else nn.Sequential(*steps, stride)

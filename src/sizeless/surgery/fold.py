@@ -13,7 +13,7 @@ from sizeless._validate import module as check_module
 from sizeless.nn import DiffStrideNd, FlexConvNd, SpectralPoolNd
 from sizeless.surgery.containers import is_ours, with_layers_of_their_own, without_our_blocks
 from sizeless.surgery.integer_strides import IntegerStrides
-from sizeless.surgery.parts import copy_of, macs_of, parameters_of, take_hooks
+from sizeless.surgery.parts import copy_of, macs_of, parameters_of, put, take_hooks
 from sizeless.surgery.plain import SIZED, plain_at
 from sizeless.surgery.report import Change, Report
 from sizeless.surgery.tracing import Call, Trace, relative_error, trace
@@ -128,18 +128,16 @@ def _replaced(
             continue
         if layer not in made:
             own = calls.get(layer, [])
-            put, error = plain_at(path, layer, own, energy)
-            take_hooks(put, layer)
-            made[layer] = put.train(layer.training)
-            changes.append(_change(path, layer, put, own, error))
-        if not path:
-            return made[layer], changes
-        model.set_submodule(path, made[layer])
+            new, error = plain_at(path, layer, own, energy)
+            take_hooks(new, layer)
+            made[layer] = new.train(layer.training)
+            changes.append(_change(path, layer, new, own, error))
+        model = put(model, path, made[layer])
     return model, changes
 
 
 def _change(
-    path: str, layer: Any, put: nn.Module, calls: list[Call], error: float | None
+    path: str, layer: Any, new: nn.Module, calls: list[Call], error: float | None
 ) -> Change:
     size: Any = calls[-1].input[2:] if calls else ()
     if isinstance(layer, (DiffStrideNd, SpectralPoolNd)):
@@ -149,16 +147,16 @@ def _change(
     after, macs = size, macs_of(layer, calls)
     macs_after = macs
     if error is not None:
-        conv: Any = next(part for part in put.modules() if hasattr(part, "kernel_size"))
+        conv: Any = next(part for part in new.modules() if hasattr(part, "kernel_size"))
         after, macs_after = conv.kernel_size, macs_of(conv, calls)
     return Change(
         name=path,
         before=type(layer).__name__,
-        after=type(put).__name__,
+        after=type(new).__name__,
         size_before=tuple(size or ()),
         size_after=tuple(after or ()),
         parameters_before=parameters_of(layer),
-        parameters_after=parameters_of(put),
+        parameters_after=parameters_of(new),
         macs_before=macs,
         macs_after=macs_after,
         error=error,

@@ -9,19 +9,20 @@ from typing import Any
 from torch import fx, nn
 
 from sizeless.nn import DiffStrideNd, FlexConvNd
+from sizeless.nn.residual import CONVOLUTIONS
 from sizeless.surgery.parts import (
-    CONVOLUTIONS,
+    MAX_POOLS,
     int_axes,
     macs_of,
     parameters_of,
     plain_convolution,
+    put,
     take_hooks,
 )
 from sizeless.surgery.report import Change
 from sizeless.surgery.tracing import Call
 
 AVERAGES: dict[int, type[Any]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
-MAXIMA: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 
 Calls = Mapping[nn.Module, list[Call]]
 
@@ -172,10 +173,7 @@ class IntegerStrides:
         if new is not old:
             take_hooks(new, old)
             new.train(old.training)
-        if path:
-            self.model.set_submodule(path, new)
-        else:
-            self.model = new
+        self.model = put(self.model, path, new)
 
     def _tidy(self) -> None:
         """Leave out what is gone: in graphs, at the ends of sequences, and sequences of one."""
@@ -226,7 +224,7 @@ def _strided(layer: Any, sizes: tuple[int, ...]) -> nn.Module | None:
             layer, stride=_product(layer.stride, sizes), padding=padding
         )
         return new
-    if MAXIMA.get(type(layer)) == ndim and not layer.return_indices:
+    if MAX_POOLS.get(type(layer)) == ndim and not layer.return_indices:
         if max(int_axes(layer.stride, ndim)) > 1:
             return None
         return type(layer)(layer.kernel_size, sizes, layer.padding, layer.dilation)

@@ -22,6 +22,7 @@ from sizeless.nn import (
     SeparableNIFFConv3d,
 )
 from sizeless.nn.separable import SeparableNIFFConvNd
+from sizeless.surgery.parts import put
 from sizeless.surgery.report import by
 
 FORMS = ("split", "full")
@@ -113,9 +114,7 @@ def replace_convolutions(
         for conv in dict.fromkeys(conv for _, conv in places)
     }
     for path, conv in places:
-        if conv is model:
-            return layers[conv]
-        model.set_submodule(path, layers[conv])
+        model = put(model, path, layers[conv])
     return model
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
 
-from sizeless.functional.circular_products import circular_flops
-from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
+from sizeless._amounts import macs_of as macs_of_call
+from sizeless._calls import COUNTED
+from sizeless._calls import Call as CountedCall
 from sizeless.surgery.tracing import Call
 
-CONVOLUTIONS: dict[int, type[Any]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+MAX_POOLS: dict[type[nn.Module], int] = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 PADDINGS: dict[str, dict[int, type[Any]]] = {
     "zeros": {1: nn.ConstantPad1d, 2: nn.ConstantPad2d, 3: nn.ConstantPad3d},
     "reflect": {1: nn.ReflectionPad1d, 2: nn.ReflectionPad2d, 3: nn.ReflectionPad3d},
@@ -52,6 +52,14 @@ def int_axes(value: Any, ndim: int) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (int(value),) * ndim
 
 
+def put(model: nn.Module, path: str, new: nn.Module) -> nn.Module:
+    """Put a module at a path, in place, and return the model: at the empty path, ``new`` itself."""
+    if not path:
+        return new
+    model.set_submodule(path, new)
+    return model
+
+
 def take_hooks(new: nn.Module, old: nn.Module) -> None:
     """Let the hooks of a module act on the one in its place."""
     for name in HOOKS:
@@ -85,28 +93,17 @@ def plain_convolution(conv: Any, **changed: Any) -> Any:
     return new.train(conv.training)
 
 
-def macs_of(layer: Any, calls: Iterable[Call]) -> int:
-    """Multiply-accumulates of some calls of a layer; 0 for one that does not multiply."""
-    return sum(_macs(layer, call) for call in calls)
+def macs_of(layer: nn.Module, calls: Iterable[Call]) -> int:
+    """Multiply-accumulates of some calls of a layer; 0 for one that ``cost`` does not count."""
+    if not isinstance(layer, COUNTED):
+        return 0
+    return sum(round(macs_of_call(_seen(layer, call)).value) for call in calls)
 
 
-def _macs(layer: Any, call: Call) -> int:
-    outputs = math.prod(call.output)
-    if isinstance(layer, FlexConvNd):
-        return outputs * layer.in_channels // layer.groups * math.prod(layer.size)
-    if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return outputs * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
-    if isinstance(layer, NIFFConvNd):
-        size = call.output[2:]
-        flops = circular_flops(1, layer.in_channels, layer.out_channels, layer.groups, size)
-        return call.output[0] * flops // 2
-    if isinstance(layer, (DiffStrideNd, SpectralPoolNd)):
-        shape, total = list(call.input), 0
-        for axis in range(2, len(shape)):
-            length, shape[axis] = shape[axis], call.output[axis]
-            total += math.prod(shape) * length
-        return total
-    return 0
+def _seen(layer: nn.Module, call: Call) -> CountedCall:
+    """A call as ``cost`` sees it where no learned stride lies upstream."""
+    width = call.dtype.itemsize
+    return CountedCall("", layer, call.input, call.output, width, width, {}, call.device)
 
 
 def parameters_of(*modules: nn.Module) -> int:

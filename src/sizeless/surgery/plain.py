@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from sizeless.functional.fft import spectral_dtype
 from sizeless.functional.resampling import Resampling
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
-from sizeless.surgery.parts import CONVOLUTIONS, padding_layer
+from sizeless.nn.residual import CONVOLUTIONS
+from sizeless.surgery.parts import padding_layer
 from sizeless.surgery.report import by
 from sizeless.surgery.tracing import Call
 
@@ -70,7 +71,8 @@ def _convolution(
     even = all(before == after >= 0 for before, after in amounts)
     padding = tuple(before for before, _ in amounts) if even else 0
     groups = options.get("groups", 1)
-    conv = CONVOLUTIONS[len(amounts)](
+    kind: Any = CONVOLUTIONS[len(amounts)]
+    conv: nn.Module = kind(
         weight.shape[1] * groups,
         weight.shape[0],
         tuple(weight.shape[2:]),

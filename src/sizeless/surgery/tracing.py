@@ -120,11 +120,6 @@ def smallest_map(calls: list[Call], ndim: int) -> Shape:
     return tuple(min(call.input[-ndim + axis] for call in calls) for axis in range(ndim))
 
 
-def kernel_macs(calls: list[Call], group_inputs: int, taps: int) -> int:
-    """Multiply-accumulates of a convolution's calls."""
-    return sum(math.prod(call.output) for call in calls) * group_inputs * taps
-
-
 def relative_error(output: Any, reference: Any) -> float:
     """Norm of the difference of all tensors over the norm of the reference's."""
     pairs = list(zip(tensors_in(output), tensors_in(reference), strict=True))

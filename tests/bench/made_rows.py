@@ -6,6 +6,7 @@ from sizeless.bench.rows import Row
 
 ROLES = {
     "sizeless": "ours",
+    "sizeless again": "again",
     "sizeless fft": "forced",
     "torch": "baseline",
     "torch channels_last": "layout",

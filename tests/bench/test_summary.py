@@ -99,9 +99,9 @@ def test_tables_of_convolutions() -> None:
     lost = point(9, "2-D dense", sizeless=10, textbook_fft=10, julius=5)
     lines = shown(*convolve_tables([*good, *bad, *lost])).splitlines()
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
-    assert ["1-D dense", "1", "100%", "0.50", "0", "met"] in cells
-    assert ["2-D dense", "2", "50%", "1.50", "1", "missed"] in cells
-    assert ["all", "3", "67%", "1.50", "1", "missed"] in cells
+    assert ["1-D dense", "1", "100%", "0.50", "0", "", "met"] in cells
+    assert ["2-D dense", "2", "50%", "1.50", "1", "", "missed"] in cells
+    assert ["all", "3", "67%", "1.50", "1", "", "missed"] in cells
     assert ["2-D dense k7", "forward", "3", "2", "torch", "1.50", "", ""] in cells
     short = ["2-D dense k9", "training", "10", "10", "textbook fft", "1.00", "julius", "2.00"]
     assert short in cells
@@ -142,3 +142,15 @@ def test_table_of_bars() -> None:
     assert "1 of 3 bars met" in text
     assert "bare transforms" not in text
     assert "bars met" not in shown(bar_table("layers", layer(2.0)))
+
+
+def test_what_the_same_call_says_twice_bounds_what_can_be_asked() -> None:
+    still = point(5, sizeless=10, torch=10, **{"sizeless again": 10.5})
+    shaken = point(7, sizeless=10, torch=10, **{"sizeless again": 8})
+    steady, unsteady = verdicts([*still, *shaken])
+    assert steady.apart == pytest.approx(1.05)
+    assert unsteady.apart == pytest.approx(1.25)
+    assert unsteady.best.contender == "torch"
+    assert summarise([steady, unsteady]).steady == 0.5
+    assert summarise(verdicts(point(5, sizeless=10, torch=10))).steady is None
+    assert "50%" in shown(*convolve_tables([*still, *shaken]))

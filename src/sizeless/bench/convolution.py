@@ -22,9 +22,13 @@ SUITE = "convolve"
 KEPT = "torch channels_last"
 """Torch with input, weight and gradient in another layout than ours from the start."""
 
+AGAIN = "sizeless again"
+"""The very call of ours once more, on inputs of its own: how far apart equals are measured."""
+
 LIMIT = "bare transforms"
 ROLES = {
     OURS: "ours",
+    AGAIN: "again",
     "sizeless direct": "forced",
     "sizeless fft": "forced",
     "torch": "baseline",
@@ -129,6 +133,7 @@ def _textbook(input: Tensor, weight: Tensor, groups: int) -> Tensor:
 
 FUNCTIONS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     OURS: partial(_ours, method="auto"),
+    AGAIN: partial(_ours, method="auto"),
     "sizeless direct": partial(_ours, method="direct"),
     "sizeless fft": partial(_ours, method="fft"),
     "torch": _torch,

@@ -26,9 +26,9 @@ class Row:
         layout: Memory layout of the input.
         kernel: Taps per axis, where the case has a kernel.
         contender: What was measured.
-        role: ``"ours"``, ``"forced"`` (ours, with the method prescribed), ``"baseline"``,
-            ``"peer"`` (another package), ``"layout"`` (given its input in another layout) or
-            ``"limit"``.
+        role: ``"ours"``, ``"again"`` (ours once more), ``"forced"`` (ours, with the method
+            prescribed), ``"baseline"``, ``"peer"`` (another package), ``"layout"`` (given its
+            input in another layout) or ``"limit"``.
         status: ``"ok"``, ``"once"`` (hopeless, measured once), ``"skipped"``, ``"not installed"``,
             ``"n/a"``, ``"wrong"`` or ``"failed"``.
         note: Why, where the status is not ``"ok"``.

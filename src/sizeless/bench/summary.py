@@ -36,12 +36,14 @@ class Verdict:
             the textbook, and ours with the method prescribed.
         ratio: Our time over that one's.
         peer: The fastest package, or ``None``.
+        apart: The slower of two measurements of our very call over the faster one, or ``None``.
     """
 
     ours: Row
     best: Row
     ratio: float
     peer: Row | None
+    apart: float | None = None
 
     @property
     def lost_to_a_peer(self) -> bool:
@@ -71,7 +73,9 @@ def verdicts(rows: Iterable[Row]) -> list[Verdict]:
         if ours and ways:
             best = max(ways, key=ratio_of)
             peer = max(packages, key=ratio_of, default=None)
-            found.append(Verdict(ours[0], best, ratio_of(best), peer))
+            again = [ratio_of(row) for row in measured if row.role == "again"]
+            apart = max(again[0], 1 / again[0]) if again else None
+            found.append(Verdict(ours[0], best, ratio_of(best), peer, apart))
     return found
 
 
@@ -84,12 +88,15 @@ class Summary:
         near: Share of them at most 1.10 times slower than the best way.
         worst: Largest ratio.
         lost: How many were lost to a package although the best way is not plain torch.
+        steady: Share of the points where two measurements of our very call were at most 1.10 times
+            apart, the most that ``near`` can be expected to reach; ``None`` where there are none.
     """
 
     points: int
     near: float
     worst: float
     lost: int
+    steady: float | None = None
 
     @property
     def met(self) -> bool:
@@ -108,7 +115,9 @@ def summarise(found: Sequence[Verdict]) -> Summary:
     ratios = [verdict.ratio for verdict in found]
     near = sum(ratio <= NEAR for ratio in ratios) / len(ratios)
     lost = sum(verdict.lost_to_a_peer for verdict in found)
-    return Summary(len(ratios), near, max(ratios), lost)
+    twice = [verdict.apart for verdict in found if verdict.apart is not None]
+    steady = sum(apart <= NEAR for apart in twice) / len(twice) if twice else None
+    return Summary(len(ratios), near, max(ratios), lost, steady)
 
 
 def meets(row: Row) -> bool | None:
@@ -127,7 +136,8 @@ def convolve_tables(rows: Iterable[Row]) -> list[Table]:
     if not found:
         return []
     table = _table("convolve: our choice over the best of torch and FFT")
-    for column in ("kind", "points", f"within {NEAR:.2f}×", "worst", "lost to a package", ""):
+    columns = "kind", "points", f"within {NEAR:.2f}×", "worst", "lost to a package", "itself", ""
+    for column in columns:
         table.add_column(column, justify="left" if column in {"kind", ""} else "right")
     kinds = sorted({verdict.ours.kind for verdict in found})
     for kind in kinds:
@@ -135,6 +145,7 @@ def convolve_tables(rows: Iterable[Row]) -> list[Table]:
         table.add_row(kind, *_cells(summarise(part)))
     table.add_section()
     table.add_row("all", *_cells(summarise(found)))
+    table.caption = f"itself: the very same call, measured twice, within {NEAR:.2f}×"
     short = [v for v in found if v.ratio > NEAR or v.lost_to_a_peer]
     if not short:
         return [table]
@@ -210,6 +221,7 @@ def _cells(summary: Summary) -> list[str]:
         f"{summary.near:.0%}",
         f"{summary.worst:.2f}",
         str(summary.lost),
+        "" if summary.steady is None else f"{summary.steady:.0%}",
         verdict,
     ]
 

@@ -1,4 +1,4 @@
-"""How the learned sizes moved during training: one table, ``sizes.csv``, written and read here."""
+"""How learned sizes and cost moved during training: ``sizes.csv`` and ``costs.csv`` of a run."""
 
 from __future__ import annotations
 
@@ -48,6 +48,24 @@ class SizePoint:
 
 
 COLUMNS = tuple(field.name for field in fields(SizePoint))
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """What one sample cost at one moment of training.
+
+    Attributes:
+        epoch: Epochs finished; 0 is the network before training.
+        step: Optimiser steps finished.
+        macs: Multiply-accumulates.
+    """
+
+    epoch: int
+    step: int
+    macs: float
+
+
+COST_COLUMNS = tuple(field.name for field in fields(CostPoint))
 
 
 def snapshot(model: nn.Module, epoch: int = 0, step: int = 0) -> list[SizePoint]:
@@ -101,6 +119,27 @@ def read_points(path: Path) -> list[SizePoint]:
                 f"expected {list(COLUMNS)}"
             )
         return [_point(row) for row in reader]
+
+
+def write_costs(path: Path, points: Iterable[CostPoint]) -> None:
+    """Write ``points`` to the CSV file ``path``, atomically."""
+    rows = [",".join((str(p.epoch), str(p.step), f"{p.macs:.12g}")) for p in points]
+    write_text(path, "".join(f"{row}\n" for row in (",".join(COST_COLUMNS), *rows)))
+
+
+def read_costs(path: Path) -> list[CostPoint]:
+    """Return the points in the CSV file ``path``.
+
+    Raises:
+        ValueError: If the file does not hold the columns of ``CostPoint``.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        columns, *rows = list(csv.reader(file)) or [[]]
+    if tuple(columns) != COST_COLUMNS:
+        raise ValueError(
+            f"{path} is no table of costs: its columns are {columns}, expected {list(COST_COLUMNS)}"
+        )
+    return [CostPoint(int(epoch), int(step), float(macs)) for epoch, step, macs in rows]
 
 
 def tracks(points: Sequence[SizePoint], kind: str | None = None) -> dict[Track, list[SizePoint]]:

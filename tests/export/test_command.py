@@ -75,7 +75,8 @@ def test_fold_writes_what_became_of_the_network(name, run, capsys):
     assert names == {"report.csv", "report.json", "architecture.yaml", "folded.pt"}
     assert (folder / "metrics.json").read_text() == metrics
 
-    network, samples = chosen(folder)
+    finished = chosen(folder)
+    network, samples = finished.network, finished.samples
     plain, report = sizeless.fold(network, samples)
     assert report.error < 1e-5
     assert samples.shape[0] == 8
@@ -101,7 +102,8 @@ def test_fold_exports(run, capsys, tmp_path):
     folder = run("digits_niff")
     assert main(["fold", str(folder), "--to", "onnx"]) == 0
     assert "model.onnx: " in capsys.readouterr().out
-    network, samples = chosen(folder)
+    finished = chosen(folder)
+    network, samples = finished.network, finished.samples
     session = onnxruntime.InferenceSession(folder / "fold" / "model.onnx")
     (output,) = session.run(None, {session.get_inputs()[0].name: samples.numpy()})
     expected = network(samples).detach()
@@ -137,7 +139,8 @@ def test_fold_at_another_resolution(run):
     folder = run("digits_flexnet")
     assert main(["fold", str(folder), "--resolution", "16"]) == 0
     rows = json.loads((folder / "fold" / "report.json").read_text())["layers"]
-    network, samples = chosen(folder, 16)
+    finished = chosen(folder, 16)
+    network, samples = finished.network, finished.samples
     assert samples.shape[2:] == (16, 16)
     assert network.stem.kernel_size == (17, 17)
     assert tuple(rows[0]["size_after"]) == network.stem.size

@@ -57,7 +57,8 @@ def test_a_run_leaves_its_files(run, tmp_path):
     outcome = run("a", "--seed_everything", "3", "--trainer.max_epochs", "1")
     folder = tmp_path / "a"
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "environment.json", "metrics.json", "sizes.csv", "checkpoints", "logs",
+        "config.yaml", "environment.json", "metrics.json", "sizes.csv", "costs.csv", "checkpoints",
+        "logs",
     }  # fmt: skip
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert {path.name for path in (folder / "logs").iterdir()} == {"csv", "tensorboard"}
@@ -76,6 +77,13 @@ def test_a_run_leaves_its_files(run, tmp_path):
     assert [(point.epoch, point.step) for point in points if point.name == "stem"] == [
         (0, 0), (0, 0), (1, 2), (1, 2),
     ]  # fmt: skip
+    costs = [line.split(",") for line in (folder / "costs.csv").read_text().splitlines()]
+    assert [(epoch, step) for epoch, step, _ in costs] == [
+        ("epoch", "step"),
+        ("0", "0"),
+        ("1", "2"),
+    ]
+    assert float(costs[-1][2]) == metrics["macs"]
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not(run):
@@ -109,6 +117,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path, power_cut):
         metrics.pop("seconds")
     assert resumed == whole
     assert table.read_text() == (tmp_path / "whole" / "sizes.csv").read_text()
+    costs = [(tmp_path / name / "costs.csv").read_text() for name in ("cut", "whole")]
+    assert costs[0] == costs[1]
     for name, value in states(tmp_path / "whole").items():
         torch.testing.assert_close(states(tmp_path / "cut")[name], value, rtol=0, atol=0)
 
@@ -250,9 +260,17 @@ def test_a_run_is_tested_at_another_resolution(run, tmp_path):
     assert same.metrics["test/accuracy"] == json.loads(before)["test/accuracy"]
     written = json.loads((tmp_path / "a" / "metrics-16.json").read_text())
     assert written == finer.metrics
-    assert (written["resolution"], written["rescale"]) == (16, 2)
+    assert (written["resolution"], written["trained_resolution"]) == (16, 8)
+    assert written["rescale"] == 2
     assert finer.network.stem.kernel_size == (9, 9)
     assert finer.network.stem.size >= same.network.stem.size
+
+
+def test_a_resolution_that_samples_do_not_tell_is_not_made_up(run, tmp_path, monkeypatch):
+    run("a", "--trainer.max_epochs", "1")
+    monkeypatch.setattr("sizeless.train.run._sample_size", lambda *_: 1000)
+    metrics = rerun_test([str(tmp_path / "a"), "--resolution", "16"]).metrics
+    assert (metrics["resolution"], metrics["trained_resolution"]) == (16, None)
 
 
 def test_a_run_starts_from_another_and_its_kernels_follow_the_resolution(run, tmp_path, power_cut):
@@ -288,6 +306,7 @@ def test_a_network_for_other_data_leaves_the_folder_free(run, tmp_path):
     key = "--model.network.init_args.num_classes"
     with pytest.raises(RunError, match=r"the data have 10 classes, .* got \(16, 4\)"):
         run("a", key, "4")
+    assert not (tmp_path / "a" / "costs.csv").exists()
     run("a", key, "10", "--trainer.max_epochs", "1")
     assert (tmp_path / "a" / "metrics.json").exists()
 
@@ -300,6 +319,7 @@ def test_kernels_of_images_as_sequences_follow_the_number_of_samples(tmp_path):
     # 7 x 7 pixels have become 14 x 14.
     assert {module.kernel_size for module in outcome.network.modules()
             if isinstance(module, sizeless.FlexConv1d)} == {(193,)}  # fmt: skip
+    assert outcome.metrics["trained_resolution"] == 7
 
 
 def test_data_may_lie_elsewhere_when_a_run_is_tested(recipe, tmp_path):

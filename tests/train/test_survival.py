@@ -60,7 +60,8 @@ def ending(folder):
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     budget = state.get("budget"), best.get("budget")
-    return state["state_dict"], best["state_dict"], (folder / "sizes.csv").read_text(), budget
+    tables = [(folder / name).read_text() for name in ("sizes.csv", "costs.csv")]
+    return state["state_dict"], best["state_dict"], tables, budget
 
 
 def assert_equal_endings(one, two):

@@ -16,7 +16,16 @@ from torch import Tensor, distributed, nn
 from sizeless.cost import cost
 from sizeless.penalties import aliasing_margins
 from sizeless.sizes import project_sizes_, refresh_sizes, sizes
-from sizeless.trajectories import SizePoint, read_points, snapshot, write_points
+from sizeless.train.folder import RunFolder
+from sizeless.trajectories import (
+    CostPoint,
+    SizePoint,
+    read_costs,
+    read_points,
+    snapshot,
+    write_costs,
+    write_points,
+)
 
 MOST_SHOWN = 8
 """Layers whose sizes a progress bar has room for."""
@@ -25,9 +34,10 @@ MOST_SHOWN = 8
 class SizeLog(Callback):
     """Write the learned sizes to a CSV file and to the loggers, at the start and after each epoch.
 
-    Loggers get the sizes and the centres of windows as often as the trainer logs, and after each
-    epoch the aliasing margins and the multiply-accumulates of one sample. A resumed run keeps the
-    rows up to its first step and drops what a lost epoch left behind it.
+    The multiply-accumulates of one sample go to ``costs.csv`` beside it, unless the network has no
+    layer that is counted. Loggers get the sizes and the centres of windows as often as the trainer
+    logs, and after each epoch the aliasing margins and the multiply-accumulates. A resumed run
+    keeps the rows up to its first step and drops what a lost epoch left behind it.
 
     Args:
         path: The file; see ``sizeless.trajectories.SizePoint`` for its columns.
@@ -35,7 +45,9 @@ class SizeLog(Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.costs_path = RunFolder(path.parent).costs
         self.points: list[SizePoint] = []
+        self.costs: list[CostPoint] = []
         self.example: Tensor | None = None
         self.macs = math.nan
 
@@ -44,15 +56,19 @@ class SizeLog(Callback):
         step = trainer.global_step
         kept = read_points(self.path) if step and self.path.exists() else []
         self.points = [point for point in kept if point.step <= step]
+        costs = read_costs(self.costs_path) if step and self.costs_path.exists() else []
+        self.costs = [row for row in costs if row.step <= step]
         if not self.points:
             self._add(trainer, pl_module, trainer.current_epoch)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep one sample, to count the network's cost with."""
+        """Keep one sample to count the network's cost with, and count it before the first step."""
         if self.example is None:
             self.example = batch[0][:1].detach().clone()
+            if not self.costs:
+                self._add_cost(trainer, pl_module, trainer.current_epoch)
 
     def on_train_batch_end(
         self,
@@ -94,13 +110,28 @@ class SizeLog(Callback):
         self.points += now
         if trainer.is_global_zero:
             write_points(self.path, self.points)
+        macs = self._add_cost(trainer, pl_module, epoch)
         if trainer.loggers:
             values = size_metrics(now)
             values |= {f"alias/{_path(k)}": m for k, m in aliasing_margins(network).items()}
-            if self.example is not None:
-                values["macs"] = _macs(network, self.example)
+            if macs is not None:
+                values["macs"] = macs
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
+
+    def _add_cost(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: int
+    ) -> float | None:
+        """Add what the network costs now, and return it; None before there is a sample."""
+        if self.example is None:
+            return None
+        # In all processes: what a sharded network computes, it computes together.
+        macs = _macs(pl_module.get_submodule("network"), self.example)
+        if not math.isnan(macs):
+            self.costs.append(CostPoint(epoch, trainer.global_step, macs))
+            if trainer.is_global_zero:
+                write_costs(self.costs_path, self.costs)
+        return macs
 
 
 def _macs(network: nn.Module, example: Tensor) -> float:

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
 
 from sizeless.sizes import change_resolution_, sizes
 from sizeless.train.callbacks import KeepLimits, RandomState, SizeBar, SizeLog, StaysStopped
@@ -41,6 +42,7 @@ class RunCLI(LightningCLI):
     def __init__(self, args: Sequence[str], folder: RunFolder, prog: str) -> None:
         self.folder = folder
         self.timer = Timer()
+        self.fineness = 1.0
         super().__init__(
             Classifier,
             pl.LightningDataModule,
@@ -99,9 +101,14 @@ class RunCLI(LightningCLI):
 
     def render_for(self, factor: float) -> None:
         """Adapt the kernels that can be to samples that are ``factor`` times as fine."""
-        network = self.model.network
-        if factor != 1 and any(row.kind == "kernel size" for row in sizes(network)):
-            change_resolution_(network, factor)
+        _render_for(self.model.network, factor)
+        self.fineness *= factor
+
+    def fresh_network(self) -> nn.Module:
+        """Build the network once more, with weights drawn anew and kernels as fine as now."""
+        task: Classifier = self.parser.instantiate_classes(self.config)["model"]
+        _render_for(task.network, self.fineness)
+        return task.network
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments given, whatever the process was called with."""
@@ -158,6 +165,11 @@ class RunCLI(LightningCLI):
     def yaml(self) -> str:
         """Return the full configuration."""
         return cast(str, self.parser.dump(self.config))
+
+
+def _render_for(network: nn.Module, factor: float) -> None:
+    if factor != 1 and any(row.kind == "kernel size" for row in sizes(network)):
+        change_resolution_(network, factor)
 
 
 def _take_whole_numbers_as_such(parser: LightningArgumentParser) -> None:

@@ -36,6 +36,11 @@ class RunFolder:
         return self.path / "sizes.csv"
 
     @property
+    def costs(self) -> Path:
+        """What a sample costs over training, as a table; absent where nothing is counted."""
+        return self.path / "costs.csv"
+
+    @property
     def picture(self) -> Path:
         """The learned sizes over training, as a picture."""
         return self.path / "sizes.png"
@@ -73,5 +78,6 @@ class RunFolder:
     def forget_start(self) -> None:
         """Remove what a run wrote before it could begin, so that another may use the folder."""
         if not any(file.exists() for file in (self.last, self.previous, self.best)):
-            for file in (self.config, self.environment, self.sizes, self.conversion):
+            written = (self.config, self.environment, self.sizes, self.costs, self.conversion)
+            for file in written:
                 file.unlink(missing_ok=True)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
-import lightning.pytorch as pl
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -27,7 +22,14 @@ from sizeless.train import environment
 from sizeless.train.checkpoints import UnreadableError, check_strategy, read_checkpoint
 from sizeless.train.config import RunCLI
 from sizeless.train.folder import RunError, RunFolder
-from sizeless.train.objective import OutputError
+from sizeless.train.opening import (
+    check_is_a_run,
+    errors_of_data,
+    load_best,
+    load_weights,
+    one_line_errors,
+    quiet,
+)
 from sizeless.train.sharding import check_callbacks
 
 __all__ = ["Outcome", "RunError", "fit", "test"]
@@ -66,7 +68,7 @@ def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
         RunError: If an argument, a file or the folder is not as it must be.
     """
     folder, resume, rest = _folder_arguments(args)
-    with _quiet(), _one_line_errors():
+    with quiet(), one_line_errors():
         cli = RunCLI(rest, folder, prog)
         start = _resumed(cli) if resume else None
         if start is None and cli.config["start_from"] is not None:
@@ -82,9 +84,9 @@ def fit(args: Sequence[str], prog: str = "sizeless fit") -> Outcome:
         conversion = getattr(cli.model.network, "conversion", None)
         if conversion is not None:
             write_text(folder.conversion, f"{conversion}\n")
-    with _quiet():
+    with quiet():
         try:
-            with _errors_of_data():
+            with errors_of_data():
                 cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=start)
         except RunError:
             if _is_first():
@@ -136,37 +138,34 @@ def test(args: Sequence[str], prog: str = "sizeless test") -> Outcome:
                 f"{', '.join(MOVABLE)}"
             )
     folder = RunFolder(own.folder)
-    _check_is_a_run(folder)
+    check_is_a_run(folder)
     given = ["--config", str(folder.config), *rest]
     if "WORLD_SIZE" not in os.environ:
         given += ["--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1"]
     if own.resolution is None:
-        with _quiet(), _one_line_errors():
+        with quiet(), one_line_errors():
             cli = RunCLI(given, folder, prog)
-            _load_best(cli.model, folder)
-        with _quiet():
+            load_best(cli.model, folder)
+        with quiet():
             return _test(cli, _read_metrics(folder.metrics))
-    with _quiet(), _errors_of_data(), _one_line_errors():
+    with quiet(), errors_of_data(), one_line_errors():
         trained = _sample_size(RunCLI(given, folder, prog))
         cli = RunCLI([*given, f"--data.init_args.size={own.resolution}"], folder, prog)
-        _load_best(cli.model, folder)
+        load_best(cli.model, folder)
+        now = _sample_size(cli)
         # Of an image as a sequence, the samples grow with the square of the resolution.
-        factor = _sample_size(cli) / trained
+        factor = now / trained
         cli.render_for(factor)
-    with _quiet(), _errors_of_data():
+    with quiet(), errors_of_data():
         (tested,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
-    metrics = {"resolution": own.resolution, "rescale": factor, **tested}
+    metrics = {
+        "resolution": own.resolution,
+        "trained_resolution": _side(trained, own.resolution, now),
+        "rescale": factor,
+        **tested,
+    }
     path = folder.path / f"metrics-{own.resolution}.json"
     return _outcome(cli, metrics, path)
-
-
-def _check_is_a_run(folder: RunFolder) -> None:
-    for file in (folder.config, folder.best):
-        if not file.is_file():
-            raise RunError(
-                f"{folder.path} holds no run to test: {file} is missing; "
-                "train one with: sizeless fit --config FILE --out DIR"
-            )
 
 
 def _sample_size(cli: RunCLI) -> int:
@@ -176,11 +175,19 @@ def _sample_size(cli: RunCLI) -> int:
     return int(inputs.shape[-1])
 
 
+def _side(length: int, known: int, known_length: int) -> int | None:
+    """Side of the images whose samples are so long, from those of images whose side is known."""
+    if known_length == known:
+        return length
+    # A sequence of pixels; the length of any other says nothing about the image.
+    return math.isqrt(length) if known_length == known**2 else None
+
+
 def _start_from(cli: RunCLI, folder: RunFolder) -> None:
     """Load the chosen weights of another run; kernels follow the size of the samples."""
-    _check_is_a_run(folder)
+    check_is_a_run(folder)
     there = RunCLI(["--config", str(folder.config)], folder, "sizeless fit")
-    _load_best(cli.model, folder)
+    load_best(cli.model, folder)
     factor = _sample_size(cli) / _sample_size(there)
     cli.render_for(factor)
     cli.config["rescale"] *= factor
@@ -195,7 +202,7 @@ def _resumed(cli: RunCLI) -> Path | None:
     for path in paths:
         try:
             state = read_checkpoint(path)
-            _load(cli.model, path, state)
+            load_weights(cli.model, path, state)
         except (UnreadableError, RunError) as error:
             problems.append(str(error))
             continue
@@ -227,7 +234,7 @@ def _folder_arguments(args: Sequence[str]) -> tuple[RunFolder, bool, list[str]]:
     parser.add_argument("--out")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--config", "-c", action="append", default=[])
-    with _one_line_errors():
+    with one_line_errors():
         own, rest = parser.parse_known_args(args)
     if any(arg in {"-h", "--help"} or arg.startswith("--print_config") for arg in rest):
         return RunFolder(Path(own.out or ".")), False, _with_configs(own.config, rest)
@@ -262,28 +269,13 @@ def _with_configs(configs: Sequence[str], rest: Sequence[str]) -> list[str]:
     return [*(f"--config={config}" for config in configs), *rest]
 
 
-def _load_best(task: pl.LightningModule, folder: RunFolder) -> None:
-    _load(task, folder.best, read_checkpoint(folder.best))
-
-
-def _load(task: pl.LightningModule, checkpoint: Path, state: dict[str, Any]) -> None:
-    """Load the weights of a checkpoint that was read."""
-    try:
-        task.load_state_dict(state["state_dict"])
-    except RuntimeError as error:
-        raise RunError(
-            f"{checkpoint} does not fit the network of the configuration; use the one of its own "
-            f"folder. {_one_line(error)}"
-        ) from error
-
-
 def _test(cli: RunCLI, metrics: dict[str, Any]) -> Outcome:
     callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, WeightAveraging):
             # It would put the weights behind the average in place of the average that was chosen.
             callback._average_model = None
-    with _errors_of_data():
+    with errors_of_data():
         (tested,) = cli.trainer.test(
             cli.model, datamodule=cli.datamodule, ckpt_path=cli.folder.best, verbose=False
         )
@@ -309,53 +301,3 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise RunError(f"{path} is no JSON object; remove it and try again ({error})") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Lightning's notices meanwhile, and deprecations that it alone can act on."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.WARNING)
-        with warnings.catch_warnings():
-            # Logs of very short epochs have their rows at the end of the epoch.
-            warnings.filterwarnings("ignore", message="The number of training batches")
-            warnings.filterwarnings("ignore", message=".*WeightAveraging callback, but loading")
-            for category in (DeprecationWarning, FutureWarning):
-                warnings.filterwarnings(
-                    "ignore", category=category, module=r"(lightning|jsonargparse)\b"
-                )
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turn what a wrong configuration raises into a ``RunError``."""
-    try:
-        yield
-    except (
-        argparse.ArgumentError,
-        MisconfigurationException,
-        TypeError,
-        UnreadableError,
-        ValueError,
-    ) as error:
-        raise RunError(_one_line(error)) from error
-
-
-@contextmanager
-def _errors_of_data() -> Iterator[None]:
-    """Turn into a ``RunError`` what data raise that are not there or not those of the network."""
-    try:
-        yield
-    except (FileNotFoundError, URLError, OutputError) as error:
-        raise RunError(_one_line(error)) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,6 +1,6 @@
 """Accuracy against cost: one run for each budget, beside networks of fixed sizes that cost as much.
 
-    pip install 'sizeless[train]'
+    pip install 'sizeless[train,study]'
     python examples/accuracy_against_cost.py --learned recipes/budget.yaml \
         --fixed recipes/mnist1d_plain.yaml --shares 1 0.7 0.5 0.35 0.25 --seeds 0 1 2 \
         --out runs/budgets --trainer.max_epochs=20
@@ -9,8 +9,10 @@ The learned network is trained once for each budget, a share of the multiply-acc
 begins with. The fixed one has the largest kernel size, the same in all layers, with which it costs
 no more. What its kernels are made of differs, too; so the learned network is also trained with that
 size in all layers and a learning rate of 0 for the sizes. OUT/cost.csv has a row for every run, and
-OUT/cost.png shows them; runs that are there already are not repeated, and one that was stopped goes
-on where it was.
+OUT/cost.png shows them and which none beats; runs that are there already are not repeated, and one
+that was stopped goes on where it was. To draw such a table again:
+
+    python examples/accuracy_against_cost.py --redraw OUT/cost.csv
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-import matplotlib as mpl
+import pandas as pd
 import torch
 from torch import nn
 
 from sizeless import cost
+from sizeless.study.comparisons import AccuracyAgainstCost
 from sizeless.train.config import RunCLI
 from sizeless.train.folder import RunFolder
 from sizeless.train.run import fit
@@ -47,12 +49,12 @@ COLUMNS = (
     "seconds",
 )
 
-LINES = (
-    ("learned", "o-", "sizes learned within a budget"),
-    ("same, fixed", "^:", "the same kernels, all of one fixed size"),
-    ("plain, fixed", "s--", "plain kernels, all of one fixed size"),
-)
-"""Runs, how they are drawn, and what they are called."""
+FAMILIES = {
+    "learned": "sizes learned within a budget",
+    "same, fixed": "the same kernels, all of one fixed size",
+    "plain, fixed": "plain kernels, all of one fixed size",
+}
+"""Runs, and what they are called in the picture."""
 
 
 def train(recipe: Path, folder: Path, *options: str) -> dict[str, Any]:
@@ -97,31 +99,21 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw the mean accuracy over seeds against the mean cost, with bars of one deviation."""
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for name, mark, label in LINES:
-        mine = [row for row in rows if row["run"] == name]
-        budgets = sorted({row["budget"] for row in mine})
-        groups = [[row for row in mine if row["budget"] == budget] for budget in budgets]
-        accuracies = [[row["test/accuracy"] for row in group] for group in groups]
-        axes.errorbar(
-            [mean(row["macs"] for row in group) / 1e6 for group in groups],
-            [mean(group) for group in accuracies],
-            [stdev(group) if len(group) > 1 else 0.0 for group in accuracies],
-            fmt=mark,
-            capsize=3,
-            label=label,
-        )
-    axes.set_xlabel("million multiply-accumulates of a sample")
-    axes.set_ylabel("test accuracy")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+def draw(table: Path) -> None:
+    """Draw the runs of a table beside it: the mean over seeds for each budget, and the front."""
+    rows = pd.read_csv(table)
+    order = list(FAMILIES)
+    rows = rows.sort_values("run", key=lambda names: names.map(order.index), kind="stable")
+    points = pd.DataFrame(
+        {
+            "family": rows["run"].map(FAMILIES),
+            "setting": rows["budget"],
+            "seed": rows["seed"],
+            "cost": rows["macs"],
+            "accuracy": rows["test/accuracy"],
+        }
+    )
+    AccuracyAgainstCost(points).figure().savefig(table.with_suffix(".png"))
 
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
@@ -129,17 +121,24 @@ def arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--learned", type=Path, required=True, help="recipe with an init_size")
-    parser.add_argument("--fixed", type=Path, required=True, help="recipe with a kernel_size")
+    parser.add_argument("--learned", type=Path, help="recipe with an init_size")
+    parser.add_argument("--fixed", type=Path, help="recipe with a kernel_size")
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.7, 0.5, 0.35, 0.25])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_known_args()
+    parser.add_argument("--out", type=Path, help="folder of the runs, the table and the picture")
+    parser.add_argument("--redraw", type=Path, metavar="CSV", help="draw a table again, no more")
+    given, rest = parser.parse_known_args()
+    if given.redraw is None and None in {given.learned, given.fixed, given.out}:
+        parser.error("--learned, --fixed and --out are needed, or --redraw")
+    return given, rest
 
 
 def main() -> None:
     """Train for every seed and budget, and write table and picture after each."""
     given, rest = arguments()
+    if given.redraw is not None:
+        draw(given.redraw)
+        return
     choices = macs_by_size(given.fixed, given.out, *rest)
     rows: list[dict[str, Any]] = []
     for seed in given.seeds:
@@ -161,7 +160,7 @@ def main() -> None:
             metrics = train(given.learned, folder, *keys, "--model.budget=null", *options)
             rows.append({"run": "same, fixed", "budget": share, "size": str(size), **metrics})
             write(given.out / "cost.csv", rows)
-            draw(given.out / "cost.png", rows)
+            draw(given.out / "cost.csv")
     for row in rows:
         print(
             f"{row['run']:>12} at {row['budget']:.0%}, seed {row['seed']}: sizes {row['size']}, "

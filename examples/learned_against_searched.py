@@ -1,12 +1,15 @@
 """One run that learns its kernel sizes against a search over fixed ones.
 
-    pip install 'sizeless[train,search]'
+    pip install 'sizeless[train,search,study]'
     python examples/learned_against_searched.py --learned recipes/mnist1d.yaml \
         --fixed recipes/mnist1d_plain.yaml --largest 40 --trials 16 --out runs/search
 
 Optuna tries a grid of sizes: one training each of the fixed network. The learned network trains
-once. OUT/search.csv has a row for every run, and their sum is printed; a search that was stopped
-goes on where it was.
+once. OUT/search.csv has a row for every run, OUT/search.png shows what is known after each trial
+and at what cost, and their sum is printed; a search that was stopped goes on where it was. To draw
+such tables again, those of several seeds together, beside the first:
+
+    python examples/learned_against_searched.py --redraw OUT/search.csv
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 
+from sizeless.study.comparisons import LearnedAgainstSearched
 from sizeless.train.run import fit
 from sizeless.trajectories import read_points
 
-COLUMNS = ("run", "size", "val/accuracy", "test/accuracy", "seconds", "parameters", "macs")
+COLUMNS = ("run", "seed", "size", "val/accuracy", "test/accuracy", "seconds", "parameters", "macs")
 
 
 def train(recipe: Path, folder: Path, *options: str) -> dict[str, Any]:
@@ -52,6 +57,20 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def compare(tables: Sequence[Path]) -> LearnedAgainstSearched:
+    """Set what was learned beside what was searched, in the order in which it was tried."""
+    rows = pd.concat([pd.read_csv(table) for table in tables], ignore_index=True)
+    rows = rows.rename(columns={"val/accuracy": "validation", "test/accuracy": "accuracy"})
+    learned = rows["run"] == "learned"
+    rows = rows.drop(columns="run")
+    return LearnedAgainstSearched(rows[learned], rows[~learned])
+
+
+def draw(tables: Sequence[Path]) -> None:
+    """Draw the comparison beside the first of the tables."""
+    compare(tables).figure().savefig(tables[0].with_suffix(".png"))
+
+
 def grid(smallest: int, largest: int, count: int) -> list[int]:
     """Whole sizes at equal distances from the smallest one on, the largest being the last.
 
@@ -65,20 +84,32 @@ def grid(smallest: int, largest: int, count: int) -> list[int]:
 
 def arguments() -> tuple[argparse.Namespace, list[str]]:
     """Read the command line; what is not ours goes to every run, as --data.init_args.root DIR."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--learned", type=Path, required=True, help="recipe with learned sizes")
-    parser.add_argument("--fixed", type=Path, required=True, help="recipe with a kernel_size")
-    parser.add_argument("--largest", type=int, required=True, help="largest kernel size tried")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--learned", type=Path, help="recipe with learned sizes")
+    parser.add_argument("--fixed", type=Path, help="recipe with a kernel_size")
+    parser.add_argument("--largest", type=int, help="largest kernel size tried")
     parser.add_argument("--smallest", type=int, default=3)
     parser.add_argument("--trials", type=int, default=16, help="how many sizes to try")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_known_args()
+    parser.add_argument("--out", type=Path, help="folder of the runs, the table and the picture")
+    parser.add_argument(
+        "--redraw", type=Path, nargs="+", metavar="CSV", help="draw tables again, no more"
+    )
+    given, rest = parser.parse_known_args()
+    needed = given.learned, given.fixed, given.largest, given.out
+    if given.redraw is None and None in needed:
+        parser.error("--learned, --fixed, --largest and --out are needed, or --redraw")
+    return given, rest
 
 
 def main() -> None:
     """Search, learn, and write the table."""
     given, rest = arguments()
+    if given.redraw is not None:
+        draw(given.redraw)
+        return
     options = [f"--seed_everything={given.seed}", *rest]
     folder = given.out / "learned"
     metrics = train(given.learned, folder, *options)
@@ -97,6 +128,7 @@ def main() -> None:
     sizes = grid(given.smallest, given.largest, given.trials)
     sampler = optuna.samplers.GridSampler({"size": sizes}, seed=given.seed)
     optuna.create_study(direction="maximize", sampler=sampler).optimize(trial, n_trials=len(sizes))
+    draw([given.out / "search.csv"])
     best = max(rows[1:], key=lambda row: row["val/accuracy"])
     together = sum(row["seconds"] for row in rows[1:])
     print(

@@ -44,7 +44,8 @@ def train(recipe: str, folder: Path, seed: int, *options: str) -> dict[str, Any]
 def row(name: str, seed: int, folder: Path, data: Sequence[str]) -> dict[str, Any]:
     """Fold the network of a run, export it, and say what it is worth."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    network, samples = chosen(folder, args=data)
+    finished = chosen(folder, args=data)
+    network, samples = finished.network, finished.samples
     plain, report = sizeless.fold(network, samples[:1])
     # The folded network is the same function: its accuracy is that of the run.
     if report.error is None or report.error > 1e-4:

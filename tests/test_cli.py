@@ -10,6 +10,7 @@ import pytest
 from sizeless.cli import main
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "digits_flexnet.yaml"
+COMMANDS = ("fit", "test", "report", "study", "fold", "fit-kernel", "bench")
 SHORT = [
     f"--trainer.{key}=1"
     for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "limit_test_batches")
@@ -41,10 +42,10 @@ def test_fit_and_test_say_what_a_run_came_to(tmp_path, capsys):
 def test_help_lists_the_commands(args, capsys):
     assert main(args) == 0
     printed = capsys.readouterr().out
-    assert all(f"\n  {name}" in printed for name in ("fit", "test", "fold", "bench"))
+    assert all(f"\n  {name}" in printed for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["fit", "test", "fold", "bench"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_have_help(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
@@ -56,7 +57,8 @@ def test_arguments_of_the_process_are_the_default(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sizeless", "melt"])
     assert main() == 2
     assert capsys.readouterr().err == (
-        "sizeless: 'melt' is no command; the commands are fit, test, fold and bench\n"
+        "sizeless: 'melt' is no command; the commands are fit, test, report, study, fold, "
+        "fit-kernel and bench\n"
     )
 
 
@@ -69,16 +71,19 @@ def test_a_request_that_cannot_be_met_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("command", "room", "package", "extra"),
+    ("command", "module", "package", "extra"),
     [
-        ("fit", "train", "lightning", "train"),
-        ("fold", "train", "lightning", "train"),
-        ("bench", "bench", "rich", "bench"),
+        ("fit", "train.run", "lightning", "train"),
+        ("fold", "train.run", "lightning", "train"),
+        ("report", "train.run", "lightning", "train"),
+        ("study", "study.source", "pandas", "study"),
+        ("fit-kernel", "study.fitting.command", "pandas", "study"),
+        ("bench", "bench.run", "rich", "bench"),
     ],
 )
-def test_a_missing_extra_is_named(command, room, package, extra, monkeypatch, capsys):
+def test_a_missing_extra_is_named(command, module, package, extra, monkeypatch, capsys):
     def without_the_package(name, *args, **kwargs):
-        if name == f"sizeless.{room}.run":
+        if name == f"sizeless.{module}":
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
         return original(name, *args, **kwargs)
 

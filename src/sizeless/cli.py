@@ -1,10 +1,14 @@
-"""The command line: ``sizeless fit``, ``test``, ``fold`` and ``bench``."""
+"""The command line: what ``sizeless COMMAND`` does."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from sizeless.study.command import StudyRequest
+    from sizeless.study.source import Source
 
 Errors = type[Exception] | tuple[type[Exception], ...]
 
@@ -75,12 +79,83 @@ def _fold(args: Sequence[str]) -> None:
     from sizeless.train.chosen import chosen
 
     request = command.parse(args)
-    network, samples = chosen(request.folder, request.resolution, request.rest)
-    folded = command.run(request, network, samples)
+    run = chosen(request.folder, request.resolution, request.rest)
+    folded = command.run(request, run.network, run.samples)
     console = Console()
     console.print(command.table(folded.report))
     for line in command.lines(folded):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _report(args: Sequence[str]) -> None:
+    """Write the page about a run: DIR [--out FILE] [--draws N]."""
+    from rich.console import Console
+
+    from sizeless.study import command
+    from sizeless.study.page import write
+    from sizeless.study.report import run_page
+    from sizeless.train.chosen import chosen
+
+    request = command.parse_report(args)
+    run = chosen(request.run, args=request.rest, prog="sizeless report")
+    console = Console()
+    with console.status("Measuring") as status:
+        page = run_page(
+            run.folder.path,
+            run.network,
+            run.samples,
+            run.make,
+            draws=request.draws,
+            most=request.kernels,
+            progress=lambda what: status.update(f"Measuring {what}"),
+        )
+        path = request.out or run.folder.path / "report.html"
+        write(page, path)
+    console.print(f"Report: {path}", highlight=False, soft_wrap=True)
+
+
+def _study(args: Sequence[str]) -> None:
+    """Measure the filters of any network: DIR|torchvision:NAME|timm:NAME|CHECKPOINT [--out DIR]."""
+    from rich.console import Console
+
+    from sizeless.study import command
+
+    request = command.parse_study(args)
+    console = Console()
+    with console.status("Loading") as status:
+        source = _source(request)
+        folder = request.out or command.usual_folder(request)
+        found = command.run(request, source, folder, status.update)
+    console.print(command.table(found))
+    for line in command.lines(found, folder):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _source(request: StudyRequest) -> Source:
+    """Load the network that a study is asked for; only a run needs what trains."""
+    from sizeless.study.source import Source, load
+
+    if not request.is_a_run:
+        return load(
+            request.target,
+            weights=request.weights,
+            input_shape=request.input_shape,
+            samples=request.samples,
+            trust=request.trust,
+        )
+    from sizeless.train.chosen import chosen
+
+    run = chosen(request.run, None, request.rest, "sizeless study", request.checkpoint)
+    weights = f"of {request.checkpoint or run.folder.best}"
+    inputs = f"{len(run.samples)} validation samples"
+    return Source(request.target, run.network, run.samples, run.make, weights, inputs)
+
+
+def _fit_kernel(args: Sequence[str]) -> None:
+    """Fit kernel networks to known kernels: [--targets NAME ...] [--networks NAME ...]."""
+    from sizeless.study.fitting.command import fit_kernel
+
+    fit_kernel(args)
 
 
 def _bench(args: Sequence[str]) -> None:
@@ -103,6 +178,30 @@ def _fold_error() -> Errors:
     return RunError, ExportError
 
 
+def _report_error() -> Errors:
+    from sizeless.study.source import StudyError
+    from sizeless.train.run import RunError
+
+    return RunError, StudyError
+
+
+def _study_error() -> Errors:
+    from sizeless.study.source import StudyError
+
+    try:
+        from sizeless.train.run import RunError
+    except ModuleNotFoundError:
+        # Networks that are no run of this library can be studied without what trains.
+        return StudyError
+    return RunError, StudyError
+
+
+def _fit_kernel_error() -> Errors:
+    from sizeless.study.fitting.request import FittingError
+
+    return FittingError
+
+
 def _bench_error() -> Errors:
     from sizeless.bench.run import BenchError
 
@@ -112,10 +211,14 @@ def _bench_error() -> Errors:
 EXTRAS = {
     "PIL": "vision",
     "aeon": "timeseries",
+    "jinja2": "study",
     "mlxtend": "vision",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "pandas": "study",
+    "safetensors": "vision",
+    "sklearn": "study",
     "soundfile": "audio",
     "timm": "vision",
     "torchvision": "vision",
@@ -140,7 +243,10 @@ class Command(NamedTuple):
 COMMANDS = {
     "fit": Command(_fit, _training_error, "train"),
     "test": Command(_test, _training_error, "train"),
+    "report": Command(_report, _report_error, "train"),
+    "study": Command(_study, _study_error, "study"),
     "fold": Command(_fold, _fold_error, "train"),
+    "fit-kernel": Command(_fit_kernel, _fit_kernel_error, "study"),
     "bench": Command(_bench, _bench_error, "bench"),
 }
 
@@ -186,7 +292,7 @@ def _missing(command: str, package: str | None, extra: str) -> str:
 
 
 def _help() -> str:
-    lines = [f"  {name:6}{command.run.__doc__}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:12}{command.run.__doc__}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: sizeless COMMAND ...",

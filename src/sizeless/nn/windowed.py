@@ -120,6 +120,21 @@ class WindowedKernelNd(Caching):
         """
         return self._plain()
 
+    @torch.no_grad()
+    def cropped_energy(self) -> float:
+        """Share of the energy of the windowed kernel, on all its taps, that the crop cuts off."""
+        coefficients = self._coefficients().flatten(0, 1).double()
+
+        def energy(bounds: Bounds) -> Tensor:
+            axes = self._axes(bounds)
+            basis = self._basis(axes, self.window(axes)).flatten(1).double()
+            # Products of the few basis functions with each other stand for all kernels.
+            return ((coefficients @ (basis @ basis.mT)) * coefficients).sum()
+
+        whole = energy(tuple((0, n) for n in self.kernel_size))
+        share = 1 - energy(self._bounds_of(self._kept_now())) / whole
+        return max(0.0, float(share)) if float(whole) > 0 else 0.0
+
     def _filter(self) -> tuple[Tensor, ...]:
         """What to convolve with now: a rendered kernel, or its factors if nothing is to be kept."""
         looking_ahead = self.training and self.look_ahead and torch.is_grad_enabled()

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
-from matplotlib.transforms import ScaledTranslation
 from torch import Tensor, nn
 
 from sizeless._files import write_atomically
 from sizeless.nn.flexconv import FlexConvNd
 from sizeless.nn.niff import NIFFConvNd
+from sizeless.study.style import INK, SHADE, WIDTH, clean
+from sizeless.study.tracks import draw_tracks, layer_colors, legend_entries
 from sizeless.trajectories import SizePoint, tracks
 
-UNITS = {
-    "kernel size": "kernel size (taps)",
-    "filter extent": "filter extent (samples)",
-    "stride": "stride",
-}
-AXIS_STYLES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
 KERNELS_SHOWN = 6
 PITCH = 1.5
 """Distance from one kernel to the next, in widths of a kernel."""
-WIDTH = 9.0
 PANEL_HEIGHT = 3.0
 CURVE_HEIGHT = 1.15
 IMAGE_HEIGHT = 1.3
-INK = "0.25"
-DODGE = 1.3
-"""Distance of tracks of equal size, in points, where there is room."""
-SPREAD = 25.0
-"""Distance of the first and the last of them, at most."""
-NAMES_SHOWN = 15
-"""Layers that a legend has room for."""
 LETTER = 0.06
 """Width of a letter of the legend, in inches."""
 
@@ -74,7 +58,7 @@ def draw_sizes(points: Sequence[SizePoint], network: nn.Module, path: Path) -> N
         path: PNG file, written atomically.
     """
     kinds = list(dict.fromkeys(point.kind for point in points))
-    colors = _colors(points)
+    colors = layer_colors(points)
     layers = {
         name: rendered
         for name, module in network.named_modules()
@@ -128,12 +112,6 @@ def _strongest(weight: Tensor) -> np.ndarray:
     return kernels[norms.argsort(descending=True, stable=True)[:KERNELS_SHOWN]].numpy()
 
 
-def _colors(points: Sequence[SizePoint]) -> dict[str, Any]:
-    names = list(dict.fromkeys(point.name for point in points))
-    places = np.linspace(0.0, 0.8, max(2, len(names)))
-    return {name: colormaps["viridis"](place) for name, place in zip(names, places, strict=False)}
-
-
 def _row_height(rendered: Rendered) -> float:
     return CURVE_HEIGHT if len(rendered.taps) == 1 else IMAGE_HEIGHT
 
@@ -142,46 +120,14 @@ def _draw_trajectories(
     row: SubFigure, points: Sequence[SizePoint], kind: str, colors: dict[str, Any]
 ) -> None:
     lines = tracks(points, kind)
-    names = list(dict.fromkeys(name for name, _ in lines))
-    step = -(-len(names) // NAMES_SHOWN)
-    legend = 0.9 + LETTER * max(map(len, names[::step]))
+    entries, title = legend_entries(lines, colors)
+    legend = 0.9 + LETTER * max(len(str(entry.get_label())) for entry in entries)
     axes = row.subplots(gridspec_kw=_margins(PANEL_HEIGHT, left=0.7, right=legend, bottom=0.5))
-    _clean(axes)
-    axis_count = 1 + max(axis for _, axis in lines)
-    limits: set[float] = set()
-    distance = min(DODGE, SPREAD / len(lines))
-    for index, ((name, axis), track) in enumerate(lines.items()):
-        # Tracks of equal size lie beside each other, not on top of each other.
-        dodge = ScaledTranslation(
-            0, (index - (len(lines) - 1) / 2) * distance / 72, row.figure.dpi_scale_trans
-        )
-        epochs, values = [p.epoch for p in track], [p.size for p in track]
-        (line,) = axes.plot(
-            epochs,
-            values,
-            color=colors[name],
-            linestyle=AXIS_STYLES[axis],
-            linewidth=1.6,
-            drawstyle="default" if kind == "stride" else "steps-post",
-            marker="o" if len(track) == 1 else None,
-        )
-        line.set_transform(axes.transData + dodge)
-        limits |= {track[-1].low, track[-1].high}
-    for limit in filter(math.isfinite, limits):
-        axes.axhline(limit, color="0.8", linewidth=0.8, zorder=0)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(UNITS.get(kind, kind))
-    axes.locator_params(axis="x", integer=True)
-    handles = [Line2D([], [], color=colors[name], label=name) for name in names[::step]]
-    if axis_count > 1:
-        handles += [
-            Line2D([], [], color=INK, linestyle=AXIS_STYLES[axis], label=f"axis {axis}")
-            for axis in range(axis_count)
-        ]
-    handles.append(Line2D([], [], color="0.8", label="limits"))
+    draw_tracks(axes, lines, colors, kind)
+    clean(axes)
     axes.legend(
-        handles=handles,
-        title=f"one layer in {step}" if step > 1 else None,
+        handles=entries,
+        title=title,
         frameon=False,
         fontsize=8,
         title_fontsize=8,
@@ -206,14 +152,14 @@ def _draw_kernels(row: SubFigure, name: str, rendered: Rendered, color: Any) -> 
 
 def _draw_curves(row: SubFigure, rendered: Rendered, color: Any) -> None:
     axes = row.subplots(gridspec_kw=_margins(CURVE_HEIGHT, left=0.7, bottom=0.25))
-    _clean(axes)
+    clean(axes)
     (taps,), (reach,) = rendered.taps, rendered.reach
     peak = float(np.abs(rendered.kernels).max()) or 1.0
     if rendered.window is not None:
         ((sigma, center),) = rendered.window
         grid = np.linspace(reach[0], reach[-1], 400)
         window = peak * np.exp(-0.5 * ((grid - center) / sigma) ** 2)
-        axes.fill_between(grid, -window, window, color="0.93", zorder=0, linewidth=0)
+        axes.fill_between(grid, -window, window, color=SHADE, zorder=0, linewidth=0)
     strengths = np.linspace(1.0, 0.35, len(rendered.kernels))
     for strength, kernel in zip(strengths, rendered.kernels, strict=True):
         axes.plot(taps, kernel, color=color, alpha=float(strength), linewidth=1.1, marker=".", ms=3)
@@ -261,11 +207,3 @@ def _draw_nothing(row: SubFigure) -> None:
     axes = row.subplots()
     axes.set_axis_off()
     axes.text(0.5, 0.5, "no layer of this network learns its size", ha="center", color=INK)
-
-
-def _clean(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("0.6")
-    axes.tick_params(color="0.6", labelcolor=INK)
-    axes.xaxis.label.set_color(INK)
-    axes.yaxis.label.set_color(INK)

@@ -1,0 +1,1 @@
+"""Which kernel networks can represent which kernels: ``sizeless fit-kernel``."""

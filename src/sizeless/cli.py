@@ -148,7 +148,7 @@ def _source(request: StudyRequest) -> Source:
     run = chosen(request.run, None, request.rest, "sizeless study", request.checkpoint)
     weights = f"of {request.checkpoint or run.folder.best}"
     inputs = f"{len(run.samples)} validation samples"
-    return Source(request.target, run.network, run.samples, run.make, weights, inputs)
+    return Source(request.run.resolve().name, run.network, run.samples, run.make, weights, inputs)
 
 
 def _fit_kernel(args: Sequence[str]) -> None:

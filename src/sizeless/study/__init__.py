@@ -21,10 +21,16 @@ from sizeless.study.effective.sizes import EffectiveSizes, effective_sizes, kern
 from sizeless.study.gallery import Gallery, gallery
 from sizeless.study.history import Trajectories, trajectories
 from sizeless.study.principal.kernels import PrincipalKernels, principal_kernels
+from sizeless.study.receptive import ReceptiveFields, receptive_fields
+from sizeless.study.report import run_page, study_page
 from sizeless.study.result import Result
+from sizeless.study.shapes import Shapes, shapes
+from sizeless.study.spectra import Spectra, spectra
+from sizeless.study.study import Study, overview, study
 
 __all__ = [
     "AccuracyAgainstCost",
+    "EffectiveField",
     "EffectiveSizes",
     "Gallery",
     "LayerCosts",
@@ -32,9 +38,14 @@ __all__ = [
     "LearnedAgainstSearched",
     "LearningCurves",
     "PrincipalKernels",
+    "ReceptiveFields",
     "ResolutionMap",
     "Result",
+    "Shapes",
+    "Spectra",
+    "Study",
     "Trajectories",
+    "effective_receptive_field",
     "effective_sizes",
     "gallery",
     "kernel_mass_ratio",
@@ -42,9 +53,16 @@ __all__ = [
     "layer_kernels",
     "learning_curves",
     "measure_resolutions",
+    "overview",
     "pareto_front",
     "principal_kernels",
+    "receptive_fields",
     "resolution_map",
+    "run_page",
+    "shapes",
+    "spectra",
+    "study",
+    "study_page",
     "trajectories",
     "untrained",
     "untrained_kernels",

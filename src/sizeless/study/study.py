@@ -18,10 +18,10 @@ from sizeless.study.bank import MOST, LayerKernels, layer_kernels
 from sizeless.study.control import Make, untrained, untrained_kernels
 from sizeless.study.costs import layer_costs
 from sizeless.study.effective.sizes import effective_sizes
-from sizeless.study.effective_field import effective_receptive_field
+from sizeless.study.fields.effective import effective_receptive_field
+from sizeless.study.fields.receptive import receptive_fields
 from sizeless.study.gallery import by, gallery
 from sizeless.study.principal.kernels import principal_kernels
-from sizeless.study.receptive import receptive_fields
 from sizeless.study.result import Result
 from sizeless.study.shapes.shape import shapes
 from sizeless.study.spectra.responses import spectra
@@ -120,7 +120,12 @@ def study(
     measurements: Sequence[tuple[str, Callable[[], Result]]] = (
         ("kernels", lambda: gallery(layers, model)),
         ("effective sizes", lambda: effective_sizes(layers, control)),
-        ("receptive fields", lambda: receptive_fields(model, example_input)),
+        (
+            "receptive fields",
+            lambda: receptive_fields(
+                model, example_input, control=untrained(make or model, draws=draws)
+            ),
+        ),
         (
             "effective receptive fields",
             lambda: effective_receptive_field(

@@ -23,8 +23,9 @@ from sizeless.train.task import Classifier
 FIT_USAGE = "%(prog)s --config FILE --out DIR [--resume] [--fold FORMAT] [--KEY VALUE ...]"
 FIT_HELP = """\
 Train a network, choose the checkpoint on the validation split, and test that one. DIR receives
-metrics.json, sizes.csv, costs.csv, sizes.png, config.yaml, environment.json, logs and checkpoints/. With
---resume a run that stopped goes on where its last checkpoint is; --config may then be left out.
+metrics.json, sizes.csv, costs.csv, sizes.png, config.yaml, environment.json, logs and
+checkpoints/. With --resume a run that stopped goes on where its last checkpoint is; --config may
+then be left out.
 With --fold onnx, torchexport or pt2 the network is folded and exported in the end, as by
 sizeless fold. Every key of a recipe can be given here too, such as --trainer.max_epochs 5 or
 --model.size_lr 0.02."""

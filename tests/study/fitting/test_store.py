@@ -160,3 +160,10 @@ def test_results_are_saved_with_their_pictures(store, tmp_path):
     kept = pd.read_csv(tmp_path / "saved" / "kernel_fitting.csv")
     assert list(kept.columns) == list(result.table().columns)
     assert "MAGNet 1" in result.caption()
+
+
+def test_networks_keep_their_order_when_some_are_added(store, wanted):
+    store.add(Job(FINAL, "gabor-4", "gabor", 0, 0.03), made(wanted, 0.1), wanted, 32)
+    table = KernelFitting.read(store.folder).table()
+    assert table["network"].tolist() == ["magnet", "gabor", "siren", "njet"]
+    assert table["seeds"].tolist() == [3, 1, 1, 1]

@@ -14,7 +14,7 @@ from rich.table import Table
 from sizeless.study.fitting.fit import fit, fit_jet
 from sizeless.study.fitting.networks import make, parameters, width_for
 from sizeless.study.fitting.njet import NJET
-from sizeless.study.fitting.pictures import label, shown
+from sizeless.study.fitting.pictures import label, names, network_names, shown
 from sizeless.study.fitting.request import REFERENCE, FittingError, Request, parse
 from sizeless.study.fitting.result import KernelFitting, search_table
 from sizeless.study.fitting.store import FINAL, SEARCH, Job, Store, StoreError
@@ -155,7 +155,7 @@ def tables(result: KernelFitting) -> list[Table]:
 
 def _error_table(rows: Any, column: str, title: str) -> Table:
     grid = rows.pivot(index="target", columns="network", values=column)
-    networks, targets = (list(dict.fromkeys(rows[name])) for name in ("network", "target"))
+    networks, targets = network_names(rows), names(rows, "target")
     made = _titled(title)
     for name in ("target", *map(label, networks)):
         made.add_column(name, justify="left" if name == "target" else "right")

@@ -43,9 +43,20 @@ def label(network: str) -> str:
     return LABEL if network == NJET else NETWORKS[network].label
 
 
+def names(table: pd.DataFrame, column: str) -> list[str]:
+    """Return the names in a column, in the order in which they appear."""
+    return list(dict.fromkeys(table[column]))
+
+
+def network_names(table: pd.DataFrame) -> list[str]:
+    """Return the networks in a table, in the order in which they are always shown."""
+    there = set(table["network"])
+    return [name for name in COLORS if name in there]
+
+
 def errors(table: pd.DataFrame) -> Figure:
     """Draw normalised errors at the taps and between them, with the lowest of each row outlined."""
-    targets, networks = _names(table, "target"), _names(table, "network")
+    targets, networks = names(table, "target"), network_names(table)
     figure = Figure(figsize=(WIDTH, 1.2 + 0.36 * len(targets)), dpi=120, layout="constrained")
     parts = figure.subplots(1, 2, sharey=True)
     cells = table.set_index(["target", "network"])
@@ -109,7 +120,7 @@ def _write_cells(axes: Any, grid: np.ndarray, bright: float) -> None:
 
 def curves(fits: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     """Draw the lowest error so far over the steps: the median of the seeds and their range."""
-    targets, networks = _names(curves, "target"), _names(curves, "network")
+    targets, networks = names(curves, "target"), network_names(curves)
     variances = (fits["mse"] / fits["nmse"]).groupby(fits["target"]).median()
     figure, grid = panels(len(targets))
     lowest = 1.0
@@ -141,8 +152,7 @@ def curves(fits: pd.DataFrame, curves: pd.DataFrame) -> Figure:
 
 def spectra(fits: pd.DataFrame, spectra: pd.DataFrame) -> Figure:
     """Draw energy over frequency, relative to the target's largest, with Nyquist and bounds."""
-    targets = _names(spectra, "target")
-    networks = [name for name in _names(spectra, "network") if name != TARGET]
+    targets, networks = names(spectra, "target"), network_names(spectra)
     figure, grid = panels(len(targets))
     for axes, target in zip(grid, targets, strict=True):
         clean(axes)
@@ -200,9 +210,8 @@ def _mark_bounds(axes: Any, fits: pd.DataFrame, end: float) -> None:
 
 def kernels(values: Mapping[str, np.ndarray]) -> Figure:
     """Draw the first channel of targets and fits, with the error of all channels below."""
-    pairs = [name.rsplit("/", 1) for name in values]
-    targets = list(dict.fromkeys(target for target, _ in pairs))
-    columns = [TARGET, *(n for n in dict.fromkeys(n for _, n in pairs) if n != TARGET)]
+    pairs = pd.DataFrame([name.rsplit("/", 1) for name in values], columns=["target", "network"])
+    targets, columns = names(pairs, "target"), [TARGET, *network_names(pairs)]
     inches = WIDTH / (len(columns) * GAP + 0.5)
     row_height = GAP + 0.12
     height = len(targets) * row_height + FIRST_ROW
@@ -261,10 +270,6 @@ def _centred(values: np.ndarray) -> np.ndarray:
 
 def _style(network: str) -> Literal["-", "--"]:
     return "--" if network == NJET else "-"
-
-
-def _names(table: pd.DataFrame, column: str) -> list[str]:
-    return list(dict.fromkeys(table[column]))
 
 
 def _outer_labels(grid: Sequence[Any], below: str, beside: str, columns: int = 3) -> None:

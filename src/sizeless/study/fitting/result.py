@@ -77,7 +77,10 @@ class KernelFitting(Result):
             rows[name] = groups[name].agg(_median_of_all)
         rows["nmse_low"], rows["nmse_high"] = groups["nmse"].min(), groups["nmse"].max()
         rows["best"] = rows["nmse"] == rows.groupby(level="target")["nmse"].transform("min")
-        return rows.reset_index()
+        rows = rows.reset_index()
+        order = [pictures.names(rows, "target"), pictures.network_names(rows)]
+        places = [rows[n].map(o.index) for n, o in zip(("target", "network"), order, strict=True)]
+        return rows.iloc[np.lexsort(places[::-1])].reset_index(drop=True)
 
     def figure(self) -> Figure:
         """Return the normalised errors, target by network."""

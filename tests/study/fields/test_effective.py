@@ -13,7 +13,7 @@ import sizeless
 from sizeless.models import FlexTCN
 from sizeless.models.small import DiffStrideNet, SmallResNet
 from sizeless.study.control import untrained
-from sizeless.study.effective_field import LayerMap, effective_receptive_field
+from sizeless.study.fields.effective import LayerMap, effective_receptive_field
 
 
 def density(network, example, **options):
@@ -130,11 +130,12 @@ def test_the_last_map_of_each_size_is_asked():
     class Ladder(nn.Module):
         def __init__(self):
             super().__init__()
-            self.down, self.middle = nn.Conv2d(1, 1, 3, 2, 1), nn.Conv2d(1, 1, 3, padding=1)
+            self.stem, self.down = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 3, 2, 1)
+            self.middle = nn.Conv2d(1, 1, 3, padding=1)
             self.up, self.head = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(1, 2)
 
         def forward(self, input):
-            upper = self.up(F.interpolate(self.middle(self.down(input)), scale_factor=2))
+            upper = self.up(F.interpolate(self.middle(self.down(self.stem(input))), scale_factor=2))
             return self.head(upper.mean((2, 3)))
 
     found = effective_receptive_field(Ladder(), torch.randn(1, 1, 12, 12))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sizeless.study._following import follow
+from sizeless.study.fields.following import follow
 
 SIZE = 48
 

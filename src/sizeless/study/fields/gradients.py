@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless._example import evaluating
-from sizeless.study._following import input_map
+from sizeless.study.fields.following import input_map
 
 
 @dataclass(frozen=True)

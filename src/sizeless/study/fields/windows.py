@@ -11,7 +11,7 @@ from torch import nn
 
 from sizeless.compat import OfficialDiffStride2d, OfficialFullNIFF2d, OfficialSpectralPool2d
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
-from sizeless.study._reach import Shape, Window, covering
+from sizeless.study.fields.reach import Shape, Window, covering
 
 Windows = dict[int, Window]
 """The window of each axis of a tensor; the others are left alone."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sizeless._example import tensors_in
-from sizeless.study._reach import Fact, Shape, Window, meet, unknown
-from sizeless.study._windows import Call
+from sizeless.study.fields.reach import Fact, Shape, Window, meet, unknown
+from sizeless.study.fields.windows import Call
 
 Rule = Callable[[Call, Any], Fact | list[Fact | None] | None]
 """What the outputs of a call see; ``None`` where the rule does not know."""

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from sizeless.study.style import AXIS, CONTROL, INK, WIDTH, clean, shades
 
 if TYPE_CHECKING:
-    from sizeless.study.receptive import LayerField
+    from sizeless.study.fields.receptive import LayerField
 
 STYLES = ("-", "--", ":")
 """Lines of the axes of the input, where they differ."""

@@ -17,14 +17,12 @@ from matplotlib.patches import Patch, Rectangle
 from sizeless.study import style
 
 if TYPE_CHECKING:
-    from sizeless.study.effective_field import LayerMap
+    from sizeless.study.fields.effective import LayerMap
 
 FIELD = "#ff7f0e"
 """The edge of what can be seen at all."""
 INSIDE = "#ffffff"
 """Squares on a map, which is dark where little lies."""
-TRAINED = "#21918c"
-"""The curve of the network that is studied."""
 LINES = {50: "-", 95: "--"}
 """Levels whose squares are drawn, in per cent."""
 BANDS = {95: style.SHADE, 50: style.FAINT}
@@ -147,7 +145,9 @@ def _curves(layers: Layers, averages: Sequence[LayerMap | None]) -> Figure:
         for place in layer.span[0]:
             axes.axvline(place, color=FIELD, linewidth=1, linestyle=":")
         lines = (
-            [(layer, TRAINED)] if average is None else [(average, style.CONTROL), (layer, TRAINED)]
+            [(layer, style.TRAINED)]
+            if average is None
+            else [(average, style.CONTROL), (layer, style.TRAINED)]
         )
         for drawn, colour in lines:
             axes.plot(100 * drawn.density, color=colour, linewidth=1, drawstyle="steps-mid")
@@ -159,7 +159,7 @@ def _curves(layers: Layers, averages: Sequence[LayerMap | None]) -> Figure:
     for axes in panels[::3]:
         axes.set_ylabel("share of the mass (%)")
     bands = [Patch(color=BANDS[level], label=f"{level} % of the mass") for level in LINES]
-    trained = [_line(TRAINED, "-", "the network")]
+    trained = [_line(style.TRAINED, "-", "the network")]
     if averages[0] is not None:
         trained.append(_line(style.CONTROL, "-", "untrained"))
     _legend(figure, [*trained, *bands, _line(FIELD, ":", "receptive field")])

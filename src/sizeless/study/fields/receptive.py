@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from sizeless._validate import boolean
 from sizeless._validate import module as check_module
-from sizeless.study import receptive_figure
-from sizeless.study._following import LOBE, Sight, follow
-from sizeless.study._reach import Reach, Window
+from sizeless.study.fields import receptive_figure
+from sizeless.study.fields.following import LOBE, Sight, follow
+from sizeless.study.fields.reach import Reach, Window
 from sizeless.study.result import Result
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from sizeless._example import arguments_of
 from sizeless._validate import module as check_module
 from sizeless._validate import one_of, positive_int
-from sizeless.study import field_figure
-from sizeless.study._following import Followed, Map, fewer, follow
-from sizeless.study._gradients import Pick, gradient_maps
-from sizeless.study._reach import SLACK, Reach
+from sizeless.study.fields import effective_figure
+from sizeless.study.fields.following import Followed, Map, fewer, follow
+from sizeless.study.fields.gradients import Pick, gradient_maps
+from sizeless.study.fields.reach import SLACK, Reach
 from sizeless.study.result import Result
 
 MEASURES = {"absolute": 1, "square": 2}
@@ -166,7 +166,7 @@ class EffectiveField(Result):
         seen. One axis is drawn as a curve, and the mass of three is summed over the first. The
         untrained networks stand beside, averaged.
         """
-        return field_figure.draw(self.layers, self.control)
+        return effective_figure.draw(self.layers, self.control)
 
     def caption(self) -> str:
         """What the picture shows, with the numbers of the last layer."""

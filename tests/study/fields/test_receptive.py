@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import sizeless
 from sizeless.models import FlexTCN
 from sizeless.models.small import DiffStrideNet
-from sizeless.study.receptive import receptive_fields
+from sizeless.study.fields.receptive import receptive_fields
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
 POOLS = {1: nn.AvgPool1d, 2: nn.AvgPool2d}

@@ -12,9 +12,17 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from sizeless._example import arguments_of, evaluating, tensors_in
 from sizeless._validate import module as check_module
-from sizeless.study._functions import CONSTANT, LEAKING, RULES, elementwise, name_of
-from sizeless.study._reach import Fact, Reach, Shape, Window, meet, unknown
-from sizeless.study._windows import GLOBAL, OPAQUE, WINDOWS, Call, Windows, kind_of, layer_windows
+from sizeless.study.fields.functions import CONSTANT, LEAKING, RULES, elementwise, name_of
+from sizeless.study.fields.reach import Fact, Reach, Shape, Window, meet, unknown
+from sizeless.study.fields.windows import (
+    GLOBAL,
+    OPAQUE,
+    WINDOWS,
+    Call,
+    Windows,
+    kind_of,
+    layer_windows,
+)
 
 LOBE = "low-pass filters counted by their main lobe"
 

@@ -93,3 +93,20 @@ def test_a_missing_extra_is_named(command, module, package, extra, monkeypatch, 
     printed = capsys.readouterr().err
     assert f"sizeless {command}: the package {package} is missing" in printed
     assert f"pip install 'sizeless[{extra}]'" in printed
+
+
+def test_modules_in_the_folder_where_one_is_can_be_named(tmp_path, monkeypatch, capsys):
+    source = """
+from torch import nn
+from sizeless.models import FlexNet
+
+class Mine(nn.Sequential):
+    def __init__(self):
+        super().__init__(FlexNet(1, 10, kernel_size=5, widths=[2]))
+"""
+    (tmp_path / "networks_of_a_user.py").write_text(source, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    network = "--model.network=networks_of_a_user.Mine"
+    assert main(["fit", "--config", str(RECIPE), "--out", "run", network, *SHORT]) == 0
+    assert (tmp_path / "run" / "metrics.json").exists()

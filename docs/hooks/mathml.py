@@ -25,6 +25,8 @@ BRACKETS = {
     r"\lceil": "⌈",
     r"\rceil": "⌉",
     r"\|": "‖",
+    r"\langle": "⟨",
+    r"\rangle": "⟩",
 }
 WORD = "<mi>[a-z]{2,}</mi>"
 NAME = f"(?:(?<!<msub>){WORD}|<msub>{WORD}<m[in]>[^<]*</m[in]></msub>)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -269,6 +270,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = f"{', '.join(others)} and {last}"
         return _complain(f"sizeless: {name!r} is no command; the commands are {known}")
     command = COMMANDS[name]
+    # Networks and data in the folder where one is can be named, as with python -m.
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.append(folder)
     try:
         wrong_request = command.error()
     except ModuleNotFoundError as error:

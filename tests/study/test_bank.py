@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sizeless import study as public
 from sizeless.models.small import SmallResNet
 from sizeless.nn import (
     FlexConv1d,
@@ -175,3 +176,24 @@ def test_a_kernel_as_large_as_it_may_be_loses_nothing():
 def test_wrong_calls(arguments, options, error, message):
     with pytest.raises(error, match=message):
         layer_kernels(*arguments, **options)
+
+
+def test_weights_without_values():
+    with pytest.raises(ValueError, match="meta device"):
+        layer_kernels(nn.Conv2d(1, 1, 3, device="meta"), torch.zeros(1, 1, 9, 9, device="meta"))
+
+
+def test_every_public_name_is_there():
+    assert [name for name in public.__all__ if not hasattr(public, name)] == []
+
+
+def test_fresh_networks_have_the_dtype_of_the_one_that_is_studied():
+    def make():
+        return nn.Sequential(nn.Conv1d(1, 2, 3), FlexConv1d(2, 2, 5))
+
+    found = public.study(make().double(), torch.randn(1, 1, 12).double(), make=make, draws=1)
+    assert found.left_out == {}
+    assert "built anew" in found.about["control"]
+    model = make()
+    found = public.study(model, torch.randn(1, 1, 12), make=model, draws=1)
+    assert "drawn anew" in found.about["control"]

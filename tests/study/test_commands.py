@@ -193,3 +193,31 @@ def test_where_the_files_of_a_study_go(tmp_path):
         "--data.init_args.root",
         "there",
     )
+
+
+@pytest.mark.parametrize(
+    "args", [("--weights", "none"), ("--input", "3x8x8"), ("--samples", "2"), ("--trust",)]
+)
+def test_what_a_run_would_ignore_is_refused(args, tmp_path, capsys):
+    refused("study", [tmp_path, *args], f"{args[0]} goes with networks by name or file", capsys)
+
+
+def test_what_a_named_network_would_ignore_is_refused(capsys):
+    target = "torchvision:squeezenet1_1"
+    refused("study", [target, "--data.x", "1"], "--data.x goes with runs only", capsys)
+    refused("study", [target, "--trust"], "--trust goes with files only", capsys)
+
+
+def test_a_checkpoint_beside_oneself(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").write_text("x")
+    monkeypatch.chdir(folder)
+    assert parse_study(["last.ckpt"]).run == tmp_path / "run"
+    refused("study", ["last.ckpt"], str(tmp_path / "run"), capsys)
+
+
+def test_inputs_that_a_network_does_not_take(capsys):
+    pytest.importorskip("torchvision")
+    args = ["torchvision:vit_b_16", "--weights", "none", "--input", "3x64x64"]
+    refused("study", args, "cannot be studied on 8 inputs of white noise", capsys)

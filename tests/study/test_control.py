@@ -56,3 +56,31 @@ def test_wrong_calls():
         list(untrained(nn.Linear(1, 1), draws=0))
     with pytest.raises(TypeError, match=r"what make\(\) returns"):
         list(untrained(lambda: "network", draws=1))
+
+
+@pytest.mark.parametrize("normed", ["weight_norm", "spectral_norm"])
+def test_weights_that_are_computed_are_drawn_anew(normed):
+    wrap = getattr(nn.utils.parametrizations, normed)
+    model, example = nn.Sequential(wrap(nn.Conv1d(2, 8, 5))), torch.zeros(1, 2, 9)
+    own = untrained_kernels(lambda: model, example, draws=1)[0][0].kernels
+    one, other = (draw[0].kernels for draw in untrained_kernels(model, example, draws=2))
+    assert abs(one - own).max() > 1e-3
+    assert abs(one - other).max() > 1e-3
+
+
+def test_a_network_that_cannot_be_drawn_anew_is_no_control():
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        model = nn.Sequential(nn.utils.weight_norm(nn.Conv1d(1, 4, 3)))
+    with torch.no_grad():
+        model(torch.zeros(1, 1, 9))
+    with pytest.raises(ValueError, match="keeps its weights in 0, a Conv1d"):
+        list(untrained(model, draws=1))
+
+
+def test_weights_that_start_the_same_each_time_are_drawn():
+    class Blur(nn.Conv1d):
+        def reset_parameters(self):
+            nn.init.constant_(self.weight, 1 / 3)
+
+    (fresh,) = untrained(Blur(1, 1, 3, bias=False), draws=1)
+    assert torch.equal(fresh.weight, torch.full((1, 1, 3), 1 / 3))

@@ -110,3 +110,29 @@ def test_a_run_without_logs(tmp_path):
     file.write_text("")
     with pytest.raises(ValueError, match="has no log of loss or accuracy"):
         learning_curves(tmp_path)
+
+
+def test_a_caption_says_what_is_drawn():
+    curves = pictures(nn.Conv1d(1, 2, 3), 1, 9).caption()
+    assert "curve" in curves
+    assert not any(word in curves for word in ("red", "dot", "dashed", "window"))
+    assert "window" in pictures(sizeless.FlexConv1d(1, 2, 5), 1, 9).caption()
+    images = pictures(nn.Conv2d(1, 2, 3), 1, 9, 9).caption()
+    assert "red" in images
+    assert "dashed" not in images
+    assert "dashed" in pictures(sizeless.FlexConv2d(1, 2, 5), 1, 9, 9).caption()
+    assert "middle slice" in pictures(nn.Conv3d(1, 2, 3), 1, 9, 9, 9).caption()
+
+
+def test_cost_of_one_sample_of_several_inputs():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(1, 2, 3, padding=1)
+
+        def forward(self, one, other, scale):
+            return self.layer(one) + self.layer(other) * scale
+
+    one, scale = torch.zeros(4, 1, 10, 10), torch.ones(2, 1, 1)
+    table = layer_costs(Two(), (one, one, scale)).table()
+    assert table["MMACs"].sum() == pytest.approx(2 * 0.0018)

@@ -98,3 +98,29 @@ def test_requests_that_cannot_be_met(tmp_path):
         with pytest.raises(StudyError, match=message):
             load(target, **options)
     assert set(source.PACKAGES) == {"torchvision", "timm"}
+
+
+def test_no_part_of_a_fresh_network_is_trained(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **_: asked.append(a))
+    found = load("torchvision:lraspp_mobilenet_v3_large", weights="none", input_shape=(3, 32, 32))
+    found.make()
+    assert asked == []
+
+
+def test_damaged_files_and_unknown_tags(tmp_path):
+    for name in ("bad.safetensors", "bad.pt"):
+        file = tmp_path / name
+        file.write_text("hello")
+        with pytest.raises(StudyError, match="no file of a state dict"):
+            load("torchvision:squeezenet1_1", weights=str(file))
+    pytest.importorskip("timm")
+    with pytest.raises(StudyError, match="cannot build"):
+        load("timm:resnet18.nothing", weights="none")
+
+
+def test_weights_of_a_file_are_those_in_it(tmp_path):
+    file = tmp_path / "network.pt"
+    torch.save(nn.Conv2d(1, 2, 3), file)
+    with pytest.raises(StudyError, match="weights in it"):
+        load(str(file), weights="none", input_shape=(1, 9, 9), trust=True)

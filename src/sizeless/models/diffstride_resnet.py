@@ -61,7 +61,7 @@ class DiffStrideResNet(nn.Module):
 
     With ``size_rule="paper"`` a stride leaves larger maps than the convolution of that stride, and
     so the network costs more: at strides of 2, maps of 24, 20 and 18 pixels in place of 16, 8 and
-    4, and 7.5 times the multiply-accumulates. Compare at the same cost, or use ``"exact"``.
+    4, and 7.6 times the multiply-accumulates. Compare at the same cost, or use ``"exact"``.
 
     Args:
         in_channels: Channels of the image.

@@ -18,6 +18,7 @@ from sizeless.study.control import untrained, untrained_kernels
 from sizeless.study.costs import LayerCosts, layer_costs
 from sizeless.study.curves import LearningCurves, learning_curves
 from sizeless.study.effective.sizes import EffectiveSizes, effective_sizes, kernel_mass_ratio
+from sizeless.study.fields.effective import EffectiveField, effective_receptive_field
 from sizeless.study.fields.receptive import ReceptiveFields, receptive_fields
 from sizeless.study.gallery import Gallery, gallery
 from sizeless.study.history import Trajectories, trajectories

@@ -83,7 +83,8 @@ def layer_kernels(
 
     Raises:
         TypeError: If ``model`` is no module or ``example_input`` neither tensor nor tuple.
-        ValueError: If the network called no layer with a kernel.
+        ValueError: If the network called no layer with a kernel, or has weights on the meta device,
+            without values.
 
     Examples:
         >>> import sizeless, torch
@@ -93,6 +94,11 @@ def layer_kernels(
     """
     check_module("model", model)
     positive_int("most", most)
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(
+            f"model {type(model).__name__} has weights on the meta device, which hold no values to "
+            "measure: give it values with to_empty(device=...) and load_state_dict(...)"
+        )
     calls = trace(model, arguments_of(example_input)).calls
     found, maps = [], list[tuple[int, ...]]()
     for name, module in model.named_modules():

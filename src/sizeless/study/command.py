@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.table import Table as RichTable
 from torch import nn
 
 from sizeless.study.bank import MOST
 from sizeless.study.page import write
 from sizeless.study.report import study_page
-from sizeless.study.source import FRESH, PRETRAINED, Source, StudyError
+from sizeless.study.source import FRESH, PACKAGES, PRETRAINED, Source, StudyError
 from sizeless.study.study import Progress, Study, overview, study
 
 PAGE = "study.html"
+SAMPLES = 8
+"""Inputs of white noise, unless asked for otherwise."""
 SHOWN = ("layer", "size", "90 % within", "untrained 90 %", "bandwidth")
 """Columns of the overview that a terminal has room for."""
 
@@ -44,7 +47,7 @@ class StudyRequest:
     input_shape: tuple[int, ...] | None = None
     draws: int = 5
     kernels: int = MOST
-    samples: int = 8
+    samples: int = SAMPLES
     out: Path | None = None
     trust: bool = False
     rest: tuple[str, ...] = ()
@@ -63,7 +66,9 @@ class StudyRequest:
     @property
     def run(self) -> Path:
         """The folder of the run."""
-        return Path(self.target) if self.checkpoint is None else self.checkpoint.parents[1]
+        return (
+            Path(self.target) if self.checkpoint is None else self.checkpoint.absolute().parents[1]
+        )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -80,7 +85,8 @@ def parse_study(args: Sequence[str], prog: str = "sizeless study") -> StudyReque
     parser = _Parser(
         prog=prog,
         usage="%(prog)s DIR|torchvision:NAME|timm:NAME|CHECKPOINT [--weights WEIGHTS] "
-        "[--input CxHxW] [--draws N] [--kernels N] [--out FOLDER] [--trust] [--data.KEY VALUE ...]",
+        "[--input CxHxW] [--samples N] [--draws N] [--kernels N] [--out FOLDER] [--trust] "
+        "[--data.KEY VALUE ...]",
         description="Measure how large the filters of a network are: effective sizes with an "
         "untrained control, principal kernels, shapes, spectra and receptive fields. FOLDER "
         "receives the numbers (CSV, JSON), the pictures (PNG), and study.html with all of them.",
@@ -94,7 +100,6 @@ def parse_study(args: Sequence[str], prog: str = "sizeless study") -> StudyReque
     )
     parser.add_argument(
         "--weights",
-        default=PRETRAINED,
         help=f"for torchvision and timm: {PRETRAINED} (default), {FRESH}, or a file with a state "
         "dict",
     )
@@ -102,7 +107,7 @@ def parse_study(args: Sequence[str], prog: str = "sizeless study") -> StudyReque
         "--input", metavar="CxHxW", type=_shape, help="shape of an input, as in 3x224x224"
     )
     parser.add_argument(
-        "--samples", metavar="N", type=_count, default=8, help="inputs of white noise (default 8)"
+        "--samples", metavar="N", type=_count, help=f"inputs of white noise (default {SAMPLES})"
     )
     parser.add_argument(
         "--out",
@@ -114,17 +119,37 @@ def parse_study(args: Sequence[str], prog: str = "sizeless study") -> StudyReque
         "--trust", action="store_true", help="unpickle a file, which can run any code in it"
     )
     own, rest = _parse(parser, args)
-    return StudyRequest(
+    request = StudyRequest(
         own.target,
-        own.weights,
+        own.weights or PRETRAINED,
         own.input,
         own.draws,
         own.kernels,
-        own.samples,
+        own.samples or SAMPLES,
         own.out,
         own.trust,
         rest,
     )
+    _check_that_all_counts(request, own)
+    return request
+
+
+def _check_that_all_counts(request: StudyRequest, own: argparse.Namespace) -> None:
+    """Refuse what a target of this kind would ignore."""
+    package = request.target.partition(":")[0] in PACKAGES and ":" in request.target
+    if request.is_a_run:
+        for name in ("weights", "input", "samples", "trust"):
+            if getattr(own, name):
+                raise StudyError(
+                    f"--{name} goes with networks by name or file; {request.target} is a run, "
+                    "studied on samples of its own data: leave it out"
+                )
+    elif request.rest:
+        raise StudyError(
+            f"{request.rest[0]} goes with runs only, and {request.target} is none: leave it out"
+        )
+    elif own.trust and package:
+        raise StudyError(f"--trust goes with files only; leave it out for {request.target}")
 
 
 def parse_report(args: Sequence[str], prog: str = "sizeless report") -> StudyRequest:
@@ -214,6 +239,7 @@ def run(request: StudyRequest, source: Source, folder: Path, tell: Progress) -> 
         StudyError: If the network cannot be run on its input, or has no kernel to measure.
     """
     make = None if isinstance(source.make, nn.Module) else source.make
+    _check_that_it_runs(source)
     try:
         found = study(
             source.network,
@@ -232,6 +258,18 @@ def run(request: StudyRequest, source: Source, folder: Path, tell: Progress) -> 
     found.save(folder)
     write(study_page(found), folder / PAGE)
     return found
+
+
+def _check_that_it_runs(source: Source) -> None:
+    try:
+        with torch.no_grad():
+            source.network(source.example[:1])
+    except Exception as error:  # whatever the code of a network raises
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise StudyError(
+            f"{source.name} cannot be studied on {source.inputs}: {text}; --input CxHxW gives them "
+            "another shape"
+        ) from error
 
 
 def table(found: Study) -> RichTable:

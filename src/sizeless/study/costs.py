@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from sizeless._example import arguments_of, tensors_in
 from sizeless.cost import cost
 from sizeless.study import style
 from sizeless.study.gallery import by
@@ -79,7 +80,7 @@ def layer_costs(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> La
     Args:
         model: Any network.
         example_input: Inputs, or a tuple of all positional arguments; of a batch, the first sample
-            counts.
+            counts: of every tensor whose first axis is as long as that of the first tensor.
 
     Raises:
         TypeError: If ``example_input`` is neither tensor nor tuple.
@@ -91,9 +92,7 @@ def layer_costs(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> La
         >>> float(found.table()["MMACs"].sum())
         0.0018
     """
-    first = example_input
-    if isinstance(example_input, Tensor):
-        first = example_input[:1]
+    first = _first_sample(arguments_of(example_input))
     rows = [
         {
             "layer": row.name or row.layer,
@@ -110,6 +109,15 @@ def layer_costs(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> La
     for column, share in (("MMACs", "share of MACs"), ("MiB", "share of bytes")):
         table[share] = table[column] / table[column].sum()
     return LayerCosts(table)
+
+
+def _first_sample(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    batch = next(tensors_in(arguments)).shape[:1]
+
+    def first(value: Any) -> Any:
+        return value[:1] if isinstance(value, Tensor) and value.shape[:1] == batch else value
+
+    return tuple(map(first, arguments))
 
 
 def _short(name: str) -> str:

@@ -74,12 +74,25 @@ class Gallery(Result):
 
     def caption(self) -> str:
         """What is drawn."""
-        return (
-            "Per layer the mean magnitude of all kernels (first, in grey levels), then the "
-            "kernels of largest norm, each on a scale of its own that is symmetric about 0 (red "
-            "positive, blue negative). A dashed line is where a learned window falls to a tenth, "
-            "a dot the position that the output belongs to."
+        axes = {len(layer.size) for layer in self.layers}
+        text = (
+            "Per layer the mean magnitude of all kernels (first, in grey), then the kernels of "
+            "largest norm, each on a scale of its own that is symmetric about 0"
         )
+        if axes == {1}:
+            text += ": a curve over the taps, around a line at 0."
+            return text + " Shaded is the learned window." * bool(self.windows)
+        text += (
+            " (red positive, blue negative; of one axis, as a curve)"
+            if 1 in axes
+            else (" (red positive, blue negative)")
+        )
+        text += ". A dot is the position that the output belongs to."
+        if 3 in axes:
+            text += " Of three axes, the middle slice of the first is shown."
+        if self.windows:
+            text += " A dashed line is where a learned window falls to a tenth."
+        return text
 
 
 def gallery(layers: Sequence[LayerKernels], model: nn.Module | None = None) -> Gallery:

@@ -94,7 +94,8 @@ def _kernels(found: Study) -> Section:
             for start in range(0, len(pictures.layers), GALLERY_ROWS)
         ]
         for place, layers in enumerate(rows):
-            names = f"{layers[0].name} to {layers[-1].name}" if len(layers) > 1 else layers[0].name
+            first, last = (layer.name or layer.layer for layer in (layers[0], layers[-1]))
+            names = f"{first} to {last}" if len(layers) > 1 else first
             picture = Picture(pictures.figure_of(layers), f"Kernels of {names}")
             blocks.append(picture if place == 0 else Group(names, [picture]))
     blocks.append(Group("Numbers", [Table(pictures.table())]))
@@ -194,9 +195,7 @@ def _curves(folder: Path) -> Section | None:
         curves = learning_curves(folder)
     except ValueError:
         return None
-    return Section(
-        curves.title, [Picture(curves.figure(), f"Plot: {curves.title}", curves.caption())]
-    )
+    return _section(curves)
 
 
 def _of_costs(network: nn.Module, samples: Tensor) -> list[Section]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,12 @@ def load(
     network, shape, make, origin = source
     inputs = torch.randn(samples, *shape, generator=torch.Generator().manual_seed(0))
     return Source(
-        target, network.eval(), inputs, make, origin, f"{samples} inputs of white noise, {shape}"
+        target,
+        network.eval(),
+        inputs,
+        make,
+        origin,
+        f"{samples} input{'s' * (samples > 1)} of white noise, {shape}",
     )
 
 
@@ -91,7 +96,12 @@ def _from_torchvision(name: str, weights: str, shape: tuple[int, ...] | None) ->
         raise _unknown("torchvision", name, models.list_models()) from error
 
     def make() -> nn.Module:
-        extra = {"init_weights": True} if name in {"googlenet", "inception_v3"} else {}
+        extra: dict[str, Any] = {}
+        if name in {"googlenet", "inception_v3"}:
+            extra["init_weights"] = True
+        if "weights_backbone" in signature(models.get_model_builder(name)).parameters:
+            # Detection and segmentation would download trained weights for a part of the network.
+            extra["weights_backbone"] = None
         network: nn.Module = models.get_model(name, weights=None, **extra)
         return network
 
@@ -111,7 +121,10 @@ def _from_timm(name: str, weights: str, shape: tuple[int, ...] | None) -> Found:
         raise _unknown("timm", name, timm.list_models())
 
     def make() -> nn.Module:
-        network: nn.Module = timm.create_model(name, pretrained=False)
+        try:
+            network: nn.Module = timm.create_model(name, pretrained=False)
+        except (RuntimeError, ValueError) as error:
+            raise StudyError(f"timm cannot build {name!r}: {_one_line(error)}") from error
         return network
 
     if shape is None:
@@ -148,13 +161,15 @@ def _with_weights(make: Callable[[], nn.Module], weights: str, shape: tuple[int,
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
     try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # whatever reading a damaged file raises
         raise StudyError(
             f"--weights {path} is no file of a state dict: {_one_line(error)}"
         ) from error
@@ -167,8 +182,11 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _from_file(path: Path, weights: str, shape: tuple[int, ...] | None, trust: bool) -> Found:
-    if weights not in {PRETRAINED, FRESH}:
-        raise StudyError(f"--weights {weights} goes with torchvision:NAME and timm:NAME only")
+    if weights != PRETRAINED:
+        raise StudyError(
+            f"--weights {weights} goes with torchvision:NAME and timm:NAME only; {path} is studied "
+            "with the weights in it"
+        )
     if not trust:
         raise StudyError(
             f"{path} must be unpickled, which can run any code that is in it: add --trust if you "

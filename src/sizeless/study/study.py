@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
 from sizeless._files import write_text
+from sizeless._validate import module as check_module
 from sizeless._validate import positive_int
 from sizeless.penalties import aliasing_margins
 from sizeless.study.bank import MOST, LayerKernels, layer_kernels
@@ -82,7 +84,7 @@ def study(
     model: nn.Module,
     example_input: Tensor | tuple[Any, ...],
     *,
-    make: Make | None = None,
+    make: Make | nn.Module | None = None,
     draws: int = 5,
     most: int = MOST,
     name: str = "",
@@ -94,8 +96,9 @@ def study(
         model: Any network that convolves.
         example_input: Inputs, or a tuple of all positional arguments; real samples are best, since
             the effective receptive field is measured on them.
-        make: Builds the network with fresh weights. ``None``: copies whose modules draw their
-            weights anew, each by its ``reset_parameters``.
+        make: Builds the network with fresh weights; they are moved to the device and dtype of those
+            of ``model``. ``None``: copies whose modules draw their weights anew, each by its
+            ``reset_parameters``.
         draws: Untrained networks to compare with.
         most: Kernels per layer that are measured; of more, as many are drawn.
         name: What to call the network; empty for its class.
@@ -116,20 +119,19 @@ def study(
     progress("kernels")
     layers = layer_kernels(model, example_input, most=most)
     progress("untrained kernels")
-    control = untrained_kernels(make or model, example_input, draws=draws, most=most)
+    make = _like(model, make)
+    control = untrained_kernels(make, example_input, draws=draws, most=most)
     measurements: Sequence[tuple[str, Callable[[], Result]]] = (
         ("kernels", lambda: gallery(layers, model)),
         ("effective sizes", lambda: effective_sizes(layers, control)),
         (
             "receptive fields",
-            lambda: receptive_fields(
-                model, example_input, control=untrained(make or model, draws=draws)
-            ),
+            lambda: receptive_fields(model, example_input, control=untrained(make, draws=draws)),
         ),
         (
             "effective receptive fields",
             lambda: effective_receptive_field(
-                model, example_input, control=untrained(make or model, draws=draws)
+                model, example_input, control=untrained(make, draws=draws)
             ),
         ),
         ("spectra", lambda: spectra(layers, control, margins=aliasing_margins(model))),
@@ -151,9 +153,31 @@ def study(
         "parameters",
         "kernels": f"{len(layers)} layers, at most {most} kernels of each",
         "control": f"{draws} untrained networks, "
-        + ("built anew" if make else "weights drawn anew by each module"),
+        + ("weights drawn anew by each module" if isinstance(make, nn.Module) else "built anew"),
     }
     return Study(name or type(model).__name__, tuple(layers), results, left_out, about)
+
+
+def _like(model: nn.Module, make: Make | nn.Module | None) -> Make | nn.Module:
+    """What draws untrained networks, on the device and in the dtype of a network."""
+    if make is None or isinstance(make, nn.Module):
+        return model if make is None else make
+    wanted = _places(model)
+
+    def placed() -> nn.Module:
+        network = check_module("what make() returns", make())
+        if len(wanted) == 1 and _places(network) != wanted:
+            (place,) = wanted
+            network.to(*place)
+        return network
+
+    return placed
+
+
+def _places(model: nn.Module) -> set[tuple[torch.device, torch.dtype]]:
+    """Devices and dtypes of all weights but those of sizes, which keep theirs."""
+    weights = (p for p in model.parameters() if p.is_floating_point() and p.dim() > 1)
+    return {(weight.device, weight.dtype) for weight in weights}
 
 
 def overview(found: Study) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -258,3 +259,31 @@ def test_networks_of_every_kind_have_a_picture_and_files(make, example, tmp_path
     assert sum(panel.axison for panel in axes) == min(12, len(found.stages))
     assert all("cycles/pixel" in panel.get_xlabel() for panel in axes if panel.axison)
     assert ("first 12 of the 13" in found.caption()) == (len(found.stages) == 13)
+
+
+def test_a_control_may_see_maps_of_other_sizes():
+    trained = layer_kernels(NIFFConv2d(4, 4, groups=4), torch.zeros(1, 4, 90, 90))
+    control = [
+        layer_kernels(NIFFConv2d(4, 4, groups=4), torch.zeros(1, 4, size, size))
+        for size in (80, 110)
+    ]
+    found = spectra(trained, control)
+    profiles = found.profiles()
+    counts = profiles.groupby(["of", "network"]).size()
+    assert counts.nunique() == 1, "all on the rings of the network that is studied"
+    untrained = profiles[profiles["network"] == "untrained"]["energy"].dropna()
+    assert (untrained > 0).all()
+    assert found.figure().axes
+
+
+def test_interpolation_between_rings_keeps_what_is_flat():
+    delta = np.zeros((1, 65, 65), np.float32)
+    delta[0, 32, 32] = 1
+    (layer,) = layer_kernels(nn.Conv2d(1, 1, 65, padding=32), torch.zeros(1, 1, 65, 65))
+    small, large = (
+        replace(layer, kernels=delta),
+        replace(layer, kernels=np.pad(delta, ((0, 0), (30, 30), (30, 30)))),
+    )
+    profiles = spectra([small], [[large]]).profiles()
+    flat = profiles[profiles["of"] == "layer"]["magnitude"].dropna()
+    np.testing.assert_allclose(flat, 1, atol=1e-6)

@@ -78,7 +78,7 @@ def _draw_panel(axes: Any, pool: Pool[LayerSpectra], level: float) -> None:
 
 
 def _draw_trained(axes: Any, pool: Pool[LayerSpectra], frequency: np.ndarray, level: float) -> None:
-    magnitude = rows(pool.trained)
+    magnitude = rows(pool.trained, frequency)
     if not len(magnitude):
         axes.text(
             0.5,
@@ -116,15 +116,30 @@ def _draw_trained(axes: Any, pool: Pool[LayerSpectra], frequency: np.ndarray, le
 
 
 def rows(
-    layers: Sequence[LayerSpectra], of: Literal["magnitude", "energy"] = "magnitude"
+    layers: Sequence[LayerSpectra],
+    frequency: np.ndarray,
+    of: Literal["magnitude", "energy"] = "magnitude",
 ) -> np.ndarray:
-    """Radial averages of the kernels of some layers, ``(count, rings)``, of those that have any."""
-    found = np.concatenate([getattr(layer, of) for layer in layers]).astype(np.float64)
-    return found[np.isfinite(found[:, 0])]
+    """Radial averages of the kernels of some layers, ``(count, rings)``, of those that have any.
+
+    Layers whose maps have another size, as behind a stride that was learned, have other rings;
+    between these it is interpolated.
+    """
+    found = np.concatenate([_at(frequency, layer, getattr(layer, of)) for layer in layers])
+    return found.astype(np.float64)[np.isfinite(found[:, 0])]
+
+
+def _at(frequency: np.ndarray, layer: LayerSpectra, values: np.ndarray) -> np.ndarray:
+    if np.array_equal(frequency, layer.frequency) or not len(values):
+        return values if len(values) else np.empty((0, len(frequency)))
+    filled = np.isfinite(values).any(axis=0)
+    rings = layer.frequency[filled]
+    return np.stack([np.interp(frequency, rings, row[filled]) for row in values])
 
 
 def _draw_control(axes: Any, pool: Pool[LayerSpectra], frequency: np.ndarray) -> None:
-    draws = [part.mean(axis=0) for part in map(rows, pool.control) if len(part)]
+    every = (rows(layers, frequency) for layers in pool.control)
+    draws = [part.mean(axis=0) for part in every if len(part)]
     if not draws:
         return
     means = np.stack(draws)

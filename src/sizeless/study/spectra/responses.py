@@ -175,15 +175,16 @@ def _profiles(pool: Pool[LayerSpectra]) -> list[pd.DataFrame]:
     for network, layers in (("trained", pool.trained), ("untrained", together)):
         if not layers:
             continue
-        magnitude = rows(layers, "magnitude")
+        frequency = pool.trained[0].frequency
+        magnitude = rows(layers, frequency)
         quantiles = np.full((3, magnitude.shape[1]), np.nan)
         means = np.full((2, magnitude.shape[1]), np.nan)
         if len(magnitude):
             quantiles = np.quantile(magnitude, (LOW_AND_HIGH[0], 0.5, LOW_AND_HIGH[1]), axis=0)
-            means = np.stack([magnitude.mean(axis=0), rows(layers, "energy").mean(axis=0)])
+            means = np.stack(
+                [magnitude.mean(axis=0), rows(layers, frequency, "energy").mean(axis=0)]
+            )
         columns = dict(zip(("low", "median", "high"), quantiles, strict=True))
         columns |= {"magnitude": means[0], "energy": means[1]}
-        parts.append(
-            pd.DataFrame({**facts, "network": network, "frequency": layers[0].frequency, **columns})
-        )
+        parts.append(pd.DataFrame({**facts, "network": network, "frequency": frequency, **columns}))
     return parts

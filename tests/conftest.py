@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,3 +75,39 @@ def golden() -> Callable[..., dict[str, Tensor | str]]:
 
 def _tensor_or_text(array: np.ndarray) -> Tensor | str:
     return str(array) if array.dtype.kind == "U" else torch.from_numpy(array)
+
+
+@pytest.fixture(scope="session")
+def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A training of one step of each kind of layer, by the name of its recipe."""
+    from sizeless.cli import main
+
+    limits = ("max_epochs", "limit_train_batches", "limit_val_batches", "limit_test_batches")
+    short = [f"--trainer.{key}=1" for key in limits]
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+            patch.setenv(name, "0")
+            patch.delenv(name)
+        for name in ("digits_flexnet", "digits_niff", "digits_diffstride"):
+            folders[name] = tmp_path_factory.mktemp(name) / "run"
+            recipe = str(Path(__file__).parents[1] / "recipes" / f"{name}.yaml")
+            assert main(["fit", "--config", recipe, "--out", str(folders[name]), *short]) == 0
+    return folders
+
+
+@pytest.fixture
+def short_run(
+    short_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Path]:
+    """Copies of these runs."""
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
+
+    def copied(name: str) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(short_runs[name], folder)
+        return folder
+
+    return copied

@@ -3,8 +3,6 @@
 import copy
 import csv
 import json
-import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,44 +12,6 @@ import sizeless
 from sizeless.cli import main
 from sizeless.export import command
 from sizeless.train.chosen import chosen
-
-RECIPES = Path(__file__).parents[2] / "recipes"
-SHORT = [
-    f"--trainer.{key}=1"
-    for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "limit_test_batches")
-]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A short run of each kind of layer."""
-    folders = {}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-            patch.setenv(name, "0")
-            patch.delenv(name)
-        with torch.random.fork_rng(devices=[]):
-            for name in ("digits_flexnet", "digits_niff", "digits_diffstride"):
-                folders[name] = tmp_path_factory.mktemp(name) / "run"
-                recipe = str(RECIPES / f"{name}.yaml")
-                args = ["--config", recipe, "--out", str(folders[name]), *SHORT]
-                assert main(["fit", *args]) == 0
-    return folders
-
-
-@pytest.fixture
-def run(runs, tmp_path, monkeypatch):
-    """Copies of these runs."""
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
-        monkeypatch.delenv(name)
-
-    def copied(name):
-        folder = tmp_path / name
-        shutil.copytree(runs[name], folder)
-        return folder
-
-    return copied
 
 
 def refused(args, message, capsys):
@@ -63,8 +23,8 @@ def refused(args, message, capsys):
 
 
 @pytest.mark.parametrize("name", ["digits_flexnet", "digits_niff", "digits_diffstride"])
-def test_fold_writes_what_became_of_the_network(name, run, capsys):
-    folder = run(name)
+def test_fold_writes_what_became_of_the_network(name, short_run, capsys):
+    folder = short_run(name)
     metrics = (folder / "metrics.json").read_text()
     assert main(["fold", str(folder)]) == 0
     printed = capsys.readouterr()
@@ -96,10 +56,10 @@ def test_fold_writes_what_became_of_the_network(name, run, capsys):
     torch.testing.assert_close(again(samples), network(samples), rtol=1e-4, atol=1e-4)
 
 
-def test_fold_exports(run, capsys, tmp_path):
+def test_fold_exports(short_run, capsys, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    folder = run("digits_niff")
+    folder = short_run("digits_niff")
     assert main(["fold", str(folder), "--to", "onnx"]) == 0
     assert "model.onnx: " in capsys.readouterr().out
     finished = chosen(folder)
@@ -118,8 +78,8 @@ def test_fold_exports(run, capsys, tmp_path):
     torch.testing.assert_close(loaded(samples), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_options_reach_fold(run, capsys):
-    folder = run("digits_diffstride")
+def test_options_reach_fold(short_run, capsys):
+    folder = short_run("digits_diffstride")
     assert main(["fold", str(folder), "--integer_strides", "0.5", "--fuse_norms"]) == 0
     assert "Strides were rounded" in capsys.readouterr().out
     written = json.loads((folder / "fold" / "report.json").read_text())
@@ -128,15 +88,15 @@ def test_options_reach_fold(run, capsys):
     assert any(name.endswith("conv1.bias") for name in weights)
 
 
-def test_energy_crops_filters(run):
-    folder = run("digits_niff")
+def test_energy_crops_filters(short_run):
+    folder = short_run("digits_niff")
     assert main(["fold", str(folder), "--energy", "0.5"]) == 0
     rows = json.loads((folder / "fold" / "report.json").read_text())["layers"]
     assert all(max(row["size_after"]) < 8 for row in rows)
 
 
-def test_fold_at_another_resolution(run):
-    folder = run("digits_flexnet")
+def test_fold_at_another_resolution(short_run):
+    folder = short_run("digits_flexnet")
     assert main(["fold", str(folder), "--resolution", "16"]) == 0
     rows = json.loads((folder / "fold" / "report.json").read_text())["layers"]
     finished = chosen(folder, 16)
@@ -146,9 +106,9 @@ def test_fold_at_another_resolution(run):
     assert tuple(rows[0]["size_after"]) == network.stem.size
 
 
-def test_requests_that_cannot_be_met(run, tmp_path, capsys):
+def test_requests_that_cannot_be_met(short_run, tmp_path, capsys):
     refused([tmp_path / "none"], f"{tmp_path / 'none'} holds no run", capsys)
-    folder = run("digits_niff")
+    folder = short_run("digits_niff")
     refused([folder, "--energy", "2"], "energy must be a finite number", capsys)
     refused([folder, "--energy", "much"], "argument --energy: invalid float", capsys)
     refused([folder, "--to", "tflite"], "argument --to: invalid choice", capsys)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,11 +15,6 @@ from sizeless.study.command import parse_report, parse_study, usual_folder
 
 pytest.importorskip("lightning")
 
-RECIPES = Path(__file__).parents[2] / "recipes"
-SHORT = [
-    f"--trainer.{key}=1"
-    for key in ("max_epochs", "limit_train_batches", "limit_val_batches", "limit_test_batches")
-]
 FEW = ["--draws", "2", "--kernels", "8"]
 MEASURED = {
     "kernels",
@@ -35,37 +28,6 @@ MEASURED = {
 }
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A short run of each kind of layer."""
-    folders = {}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-            patch.setenv(name, "0")
-            patch.delenv(name)
-        with torch.random.fork_rng(devices=[]):
-            for name in ("digits_flexnet", "digits_niff", "digits_diffstride"):
-                folders[name] = tmp_path_factory.mktemp(name) / "run"
-                recipe = str(RECIPES / f"{name}.yaml")
-                assert main(["fit", "--config", recipe, "--out", str(folders[name]), *SHORT]) == 0
-    return folders
-
-
-@pytest.fixture
-def run(runs, tmp_path, monkeypatch):
-    """Copies of these runs."""
-    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
-        monkeypatch.setenv(name, "0")
-        monkeypatch.delenv(name)
-
-    def copied(name):
-        folder = tmp_path / name
-        shutil.copytree(runs[name], folder)
-        return folder
-
-    return copied
-
-
 def refused(command, args, message, capsys):
     assert main([command, *map(str, args)]) == 2
     printed = capsys.readouterr()
@@ -76,8 +38,8 @@ def refused(command, args, message, capsys):
 
 
 @pytest.mark.parametrize("name", ["digits_flexnet", "digits_niff", "digits_diffstride"])
-def test_a_report_of_each_kind_of_run(name, run, capsys):
-    folder = run(name)
+def test_a_report_of_each_kind_of_run(name, short_run, capsys):
+    folder = short_run(name)
     before = {path for path in folder.rglob("*") if path.is_file()}
     assert main(["report", str(folder), *FEW]) == 0
     assert "Report: " in capsys.readouterr().out
@@ -94,8 +56,8 @@ def test_a_report_of_each_kind_of_run(name, run, capsys):
     assert "Left out" not in text
 
 
-def test_a_report_elsewhere_and_of_a_damaged_run(run, tmp_path, capsys):
-    folder = run("digits_flexnet")
+def test_a_report_elsewhere_and_of_a_damaged_run(short_run, tmp_path, capsys):
+    folder = short_run("digits_flexnet")
     page = tmp_path / "elsewhere" / "page.html"
     assert main(["report", str(folder), "--out", str(page), *FEW]) == 0
     assert page.is_file()
@@ -108,8 +70,8 @@ def test_a_report_elsewhere_and_of_a_damaged_run(run, tmp_path, capsys):
     refused("report", [folder, *FEW], "sizes.csv", capsys)
 
 
-def test_a_study_of_a_run(run, capsys):
-    folder = run("digits_flexnet")
+def test_a_study_of_a_run(short_run, capsys):
+    folder = short_run("digits_flexnet")
     assert main(["study", str(folder), *FEW]) == 0
     printed = capsys.readouterr().out
     assert "Filters of" in printed
@@ -129,8 +91,8 @@ def test_a_study_of_a_run(run, capsys):
     assert "<svg" in (folder / "study" / "study.html").read_text(encoding="utf-8")
 
 
-def test_a_study_of_another_checkpoint_of_a_run(run, capsys):
-    folder = run("digits_niff")
+def test_a_study_of_another_checkpoint_of_a_run(short_run, capsys):
+    folder = short_run("digits_niff")
     file = folder / "checkpoints" / "last.ckpt"
     assert main(["study", str(file), *FEW]) == 0
     about = json.loads((folder / "study" / "study.json").read_text())
@@ -164,7 +126,7 @@ def test_a_study_of_a_file_with_a_network(tmp_path, capsys):
     assert np.isfinite(fields.select_dtypes("number").to_numpy()).any()
 
 
-def test_requests_that_cannot_be_met(run, tmp_path, capsys):
+def test_requests_that_cannot_be_met(short_run, tmp_path, capsys):
     dense = tmp_path / "dense.pt"
     torch.save(nn.Linear(4, 2), dense)
     for command, args, message in [

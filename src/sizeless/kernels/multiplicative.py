@@ -186,7 +186,8 @@ class Fourier(MultiplicativeNetwork):
         out_features: Number of kernel values at each coordinate.
         hidden: Number of units per layer.
         layers: Number of hidden linear maps; there is one wave more.
-        input_scale: Scale of the initial frequencies; 256 is what the authors' runs used.
+        input_scale: Scale of the initial frequencies; 256 is what the authors' runs used. It is far
+            above what few taps hold: such a kernel may be anything between them.
         device: Where the parameters live.
         dtype: Their dtype.
 
@@ -287,7 +288,9 @@ class MAGNet(_Localised):
         out_features: Number of kernel values at each coordinate.
         hidden: Number of units per layer.
         layers: Number of hidden linear maps; there is one wave more.
-        input_scale: Scale of the initial frequencies; 25.6 in all of the paper's networks.
+        input_scale: Scale of the initial frequencies; 25.6 in the paper's networks, whose kernels
+            begin far above the Nyquist frequency of 33 taps. A tenth of it suits kernels that are
+            to serve at other resolutions.
         device: Where the parameters live.
         dtype: Their dtype.
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from sizeless.bench import timing
-from sizeless.bench.timing import Plan, Timing, measure, paired_ratio, threads
+from sizeless.bench.timing import Plan, Timing, measure, paired_ratio
+from sizeless.machine import threads
 
 
 class Clock:

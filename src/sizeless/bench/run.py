@@ -24,10 +24,11 @@ from sizeless.bench.machine import Rates, describe, measure_rates, now
 from sizeless.bench.memory import MemoryMeter
 from sizeless.bench.rows import Results, Row
 from sizeless.bench.summary import bar_table, convolve_tables
-from sizeless.bench.timing import Plan, threads
+from sizeless.bench.timing import Plan
 from sizeless.functional import tuning
 from sizeless.functional.plan_table import CACHE, table_path
 from sizeless.functional.plans import ENVIRONMENT, measured_plans_ignored
+from sizeless.machine import threads
 
 SUITES: dict[str, Callable[[bool, str], Iterator[Case]]] = {
     "convolve": convolution.cases,

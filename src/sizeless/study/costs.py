@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sizeless._example import arguments_of, tensors_in
 from sizeless.cost import cost
 from sizeless.study import style
-from sizeless.study.gallery import by
+from sizeless.study.groups import product
 from sizeless.study.result import Result
 
 MOST_BARS = 40
@@ -97,8 +97,8 @@ def layer_costs(model: nn.Module, example_input: Tensor | tuple[Any, ...]) -> La
         {
             "layer": row.name or row.layer,
             "class": row.layer,
-            "input": by(row.input_shape[1:]),
-            "output": by(row.output_shape[1:]),
+            "input": product(row.input_shape[1:]),
+            "output": product(row.output_shape[1:]),
             "MMACs": float(row.macs) / 1e6,
             "MiB": float(row.bytes) / 2**20,
             "estimated ms": float(row.latency) * 1e3,

@@ -16,6 +16,7 @@ from sizeless.nn import FlexConvNd
 from sizeless.nn.crop import REACH
 from sizeless.study import style
 from sizeless.study.bank import LayerKernels
+from sizeless.study.groups import product
 from sizeless.study.result import Result
 
 SHOWN = 7
@@ -129,11 +130,6 @@ def _times(values: tuple[float, ...] | None, steps: tuple[int, ...]) -> tuple[fl
     return tuple(value * step for value, step in zip(values or (), steps, strict=True))
 
 
-def by(sizes: Sequence[int]) -> str:
-    """Sizes as text."""
-    return " × ".join(map(str, sizes))
-
-
 def _row(layer: LayerKernels) -> dict[str, Any]:
     norms = np.linalg.norm(layer.kernels.reshape(len(layer.kernels), -1), axis=1)
     shown = np.sort(norms)[::-1][:SHOWN]
@@ -142,8 +138,8 @@ def _row(layer: LayerKernels) -> dict[str, Any]:
         "layer": layer.name,
         "class": layer.layer,
         "stage": layer.stage,
-        "map": by(layer.map_size),
-        "size": by(layer.size),
+        "map": product(layer.map_size),
+        "size": product(layer.size),
         "kernels": layer.total,
         "measured": len(norms),
         "mean norm": float(norms.mean()),
@@ -166,7 +162,7 @@ def _draw(axes: Any, layer: LayerKernels, window: Window | None) -> None:
     norms = np.linalg.norm(layer.kernels.reshape(len(layer.kernels), -1), axis=1)
     strongest = layer.kernels[np.argsort(-norms, kind="stable")[:SHOWN]]
     mean = np.abs(layer.kernels).mean(axis=0)
-    unit = f"{by(layer.size)} taps, map of {by(layer.map_size)}"
+    unit = f"{product(layer.size)} taps, map of {product(layer.map_size)}"
     axes.set_title(f"{layer.name or layer.layer}: {unit}", loc="left", pad=3)
     axes.title.set(color=style.INK, fontsize=9)
     axes.set_axis_off()

@@ -61,7 +61,6 @@ def study_page(found: Study) -> Page:
     return Page(
         title=found.name,
         subtitle="How large are its filters?",
-        cards=[],
         sections=[first, *sections_of(found)],
         made=made(),
     )

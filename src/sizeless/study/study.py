@@ -22,7 +22,8 @@ from sizeless.study.costs import layer_costs
 from sizeless.study.effective.sizes import effective_sizes
 from sizeless.study.fields.effective import effective_receptive_field
 from sizeless.study.fields.receptive import receptive_fields
-from sizeless.study.gallery import by, gallery
+from sizeless.study.gallery import gallery
+from sizeless.study.groups import product
 from sizeless.study.principal.kernels import principal_kernels
 from sizeless.study.result import Result
 from sizeless.study.shapes.shape import shapes
@@ -194,8 +195,8 @@ def overview(found: Study) -> pd.DataFrame:
         {
             "layer": [layer.name or layer.layer for layer in found.layers],
             "kind": [layer.kind for layer in found.layers],
-            "map": [by(layer.map_size) for layer in found.layers],
-            "size": [by(layer.size) for layer in found.layers],
+            "map": [product(layer.map_size) for layer in found.layers],
+            "size": [product(layer.size) for layer in found.layers],
         }
     )
     for stem, columns in TELLING.items():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from sizeless.machine import threads
 from sizeless.study.fitting.fit import fit, fit_jet
 from sizeless.study.fitting.networks import make, parameters, width_for
 from sizeless.study.fitting.njet import NJET
@@ -41,7 +40,7 @@ def fit_kernel(args: Sequence[str], prog: str = "sizeless fit-kernel") -> None:
     if not console.is_terminal:
         console.width = max(console.width, FILE_WIDTH)
     try:
-        with _threads(request.threads):
+        with threads(request.threads):
             result = run(request, console)
     except StoreError as error:
         raise FittingError(str(error)) from error
@@ -191,13 +190,3 @@ def _range(values: Any) -> str:
         return "–"
     low, high = int(known.min()), int(known.max())
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,12 +7,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sizeless.functional import resampled, resampling_matrix
+from sizeless.functional import resampled
 from sizeless.functional.resampled import correlate_resampled, pays
-from sizeless.functional.separable import along
+from sizeless.functional.separable import Waves
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+WAVES = 5
 CASES = [((9,), (4,), (5,)), ((8, 7), (5, 3), (3, 5)), ((4, 1, 6), (3, 1, 2), (3, 1, 3))]
+
+
+def waves_of(
+    size: tuple[int, ...], output_size: tuple[int, ...], dtype: torch.dtype
+) -> list[Waves]:
+    """Any waves; gains are learned from the second on."""
+    return [
+        Waves(
+            torch.randn(WAVES, n, dtype=dtype),
+            torch.randn(WAVES, m, dtype=dtype),
+            torch.arange(1, WAVES),
+        )
+        for n, m in zip(size, output_size, strict=True)
+    ]
 
 
 def parts(
@@ -21,21 +36,21 @@ def parts(
     kernel: tuple[int, ...],
     batch: int = 2,
     dtype: torch.dtype = torch.double,
-) -> list[Tensor]:
+) -> tuple[list[Tensor], list[Waves]]:
+    """Input, weight and gains, and the waves of each axis."""
     input = torch.randn(batch, 3, *size, dtype=dtype)
     weight = torch.randn(2, 3, *kernel, dtype=dtype)
-    matrices = [resampling_matrix(n, m, like=input) for n, m in zip(size, output_size, strict=True)]
-    return [part.requires_grad_() for part in (input, weight, *matrices)]
+    gains = torch.randn(len(size), WAVES, dtype=dtype)
+    tensors = [part.requires_grad_() for part in (input, weight, gains)]
+    return tensors, waves_of(size, output_size, dtype)
 
 
-def together(input: Tensor, weight: Tensor, *matrices: Tensor) -> Tensor:
-    return correlate_resampled(input, weight, matrices)
-
-
-def one_after_the_other(input: Tensor, weight: Tensor, *matrices: Tensor) -> Tensor:
-    output = CONVOLUTIONS[len(matrices)](input, weight, padding="same")
-    for axis, matrix in enumerate(matrices, start=-len(matrices)):
-        output = along(output, matrix, axis)
+def one_after_the_other(input: Tensor, weight: Tensor, gains: Tensor, waves: list[Waves]) -> Tensor:
+    output = CONVOLUTIONS[len(waves)](input, weight, padding="same")
+    for axis, (given, each) in enumerate(zip(gains, waves, strict=True), start=2):
+        # The first gain of each axis is not among the learned ones.
+        row = torch.cat([given[:1].detach(), given[1:]])
+        output = torch.tensordot(output, each.matrix(row), dims=([axis], [1])).movedim(-1, axis)
     return output
 
 
@@ -43,8 +58,9 @@ def one_after_the_other(input: Tensor, weight: Tensor, *matrices: Tensor) -> Ten
 @pytest.mark.parametrize("chunk", [1, 1 << 30])
 def test_equals_one_after_the_other(case, chunk, monkeypatch):
     monkeypatch.setattr(resampled, "CHUNK", chunk)
-    inputs = parts(*case, batch=3)
-    output, expected = together(*inputs), one_after_the_other(*inputs)
+    inputs, waves = parts(*case, batch=3)
+    output = correlate_resampled(*inputs, waves)
+    expected = one_after_the_other(*inputs, waves)
     torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
     grad = torch.randn_like(expected)
     for mine, theirs in zip(
@@ -56,43 +72,65 @@ def test_equals_one_after_the_other(case, chunk, monkeypatch):
 
 
 def test_has_second_derivatives():
-    inputs = parts(*CASES[1])
-    assert torch.autograd.gradcheck(together, inputs)
-    assert torch.autograd.gradgradcheck(together, inputs)
+    inputs, waves = parts(*CASES[1])
+    # Of all gains: those that are not learned have no derivative to compare with.
+    waves = [each._replace(learned=torch.arange(WAVES)) for each in waves]
+    assert torch.autograd.gradcheck(lambda *x: correlate_resampled(*x, waves), inputs)
+    assert torch.autograd.gradgradcheck(lambda *x: correlate_resampled(*x, waves), inputs)
+
+
+@pytest.mark.parametrize("needed", range(3))
+def test_only_what_is_needed_gets_a_gradient(needed):
+    inputs, waves = parts(*CASES[1])
+    for place, part in enumerate(inputs):
+        part.requires_grad_(place == needed)
+    correlate_resampled(*inputs, waves).square().sum().backward()
+    expected = [part.detach().requires_grad_() for part in inputs]
+    one_after_the_other(*expected, waves).square().sum().backward()
+    for place, (part, other) in enumerate(zip(inputs, expected, strict=True)):
+        if place == needed:
+            torch.testing.assert_close(part.grad, other.grad)
+        else:
+            assert part.grad is None
 
 
 def test_maps_over_a_batch_of_weights():
-    input, weight, *matrices = (part.detach() for part in parts(*CASES[1]))
+    inputs, waves = parts(*CASES[1])
+    input, weight, gains = (part.detach() for part in inputs)
     weights = torch.stack([weight, 2 * weight])
-    outputs = torch.func.vmap(lambda w: together(input, w, *matrices))(weights)
-    expected = together(input, weight, *matrices)
+    outputs = torch.func.vmap(lambda w: correlate_resampled(input, w, gains, waves))(weights)
+    expected = correlate_resampled(input, weight, gains, waves)
     torch.testing.assert_close(outputs, torch.stack([expected, 2 * expected]))
 
 
 def test_gradients_map_over_a_batch():
-    input, weight, *matrices = (part.detach() for part in parts(*CASES[1]))
+    inputs, waves = parts(*CASES[1])
+    input, weight, gains = (part.detach() for part in inputs)
 
     def loss(sample: Tensor) -> Tensor:
-        return together(sample[None], weight, *matrices).square().sum()
+        return correlate_resampled(sample[None], weight, gains, waves).square().sum()
 
     gradients = torch.func.vmap(torch.func.grad(loss))(input)
-    expected = torch.func.grad(lambda x: together(x, weight, *matrices).square().sum())(input)
+    expected = torch.func.grad(
+        lambda x: correlate_resampled(x, weight, gains, waves).square().sum()
+    )(input)
     torch.testing.assert_close(gradients, expected)
 
 
 def test_keeps_the_layout_and_takes_no_maps_at_all():
-    inputs = parts(*CASES[1])
+    inputs, waves = parts(*CASES[1])
     last = inputs[0].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-    output = together(last, *inputs[1:])
+    output = correlate_resampled(last, *inputs[1:], waves)
     assert output.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(output, together(*inputs))
+    torch.testing.assert_close(output, correlate_resampled(*inputs, waves))
     output.sum().backward()
     assert last.grad.is_contiguous(memory_format=torch.channels_last)
-    empty = parts(*CASES[1], batch=0)
-    output = together(*empty)
+    empty, waves = parts(*CASES[1], batch=0)
+    output = correlate_resampled(*empty, waves)
     output.sum().backward()
     assert output.shape == (0, 2, 5, 3)
     assert not empty[1].grad.any()
+    assert not empty[2].grad.any()
 
 
 def test_no_maps_at_all_are_no_chunks_on_any_device():
@@ -103,9 +141,9 @@ def test_no_maps_at_all_are_no_chunks_on_any_device():
 
 
 def test_is_one_node_of_a_compiled_graph():
-    inputs = parts(*CASES[1], dtype=torch.float32)
-    compiled = torch.compile(together, fullgraph=True, backend="aot_eager")
-    output, expected = compiled(*inputs), together(*inputs)
+    inputs, waves = parts(*CASES[1], dtype=torch.float32)
+    compiled = torch.compile(correlate_resampled, fullgraph=True, backend="aot_eager")
+    output, expected = compiled(*inputs, waves), correlate_resampled(*inputs, waves)
     torch.testing.assert_close(output, expected)
     for mine, theirs in zip(
         torch.autograd.grad(output.square().sum(), inputs),

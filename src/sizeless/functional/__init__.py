@@ -8,9 +8,10 @@ from sizeless.functional.circular import circular_convolve, hermitian_half, spat
 from sizeless.functional.convolution import convolve, convolve_factored, plan
 from sizeless.functional.fft import good_length
 from sizeless.functional.limits import clamp_straight_through, ramp
+from sizeless.functional.low_pass import low_pass_window
 from sizeless.functional.measured import tuning
 from sizeless.functional.plans import Plan, Step, use_method
-from sizeless.functional.resampling import low_pass_window, resample, resampling_matrix
+from sizeless.functional.resampling import resample, resampling_matrix
 
 __all__ = [
     "Plan",

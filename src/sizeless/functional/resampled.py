@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sizeless.functional import separable
 from sizeless.functional.direct import CONVOLUTIONS
 from sizeless.functional.operands import has_channels_last
 from sizeless.functional.operators import Function, operator
+from sizeless.functional.separable import Waves, by_axis, spread
 
-CHUNK = 3 << 20
+CHUNK = 8 << 20
 """Bytes of the grid of taps that are made and used at once: they stay in a core's cache."""
 
 _GRID = 4.0
@@ -37,30 +37,30 @@ _GRID = 4.0
 Numbers = Sequence[int]
 
 
-def correlate_resampled(input: Tensor, weight: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+def correlate_resampled(
+    input: Tensor, weight: Tensor, gains: Tensor, waves: Sequence[Waves]
+) -> Tensor:
     """Convolve with zeros around the map, keeping its size, and resample the output.
 
     Args:
         input: ``(N, C, *spatial)``.
         weight: ``(out, C, *kernel)`` with odd sizes.
-        matrices: For each axis the matrix of the resampling, ``(output_size, size)``, of the dtype
-            of ``input``.
+        gains: Gains of the waves that the resampling keeps, a row for each axis.
+        waves: These waves of each axis, before and after.
 
     Returns:
-        ``(N, out, *output_size)``.
+        ``(N, out, *output_size)``, differentiable in ``input``, ``weight`` and ``gains``.
 
     Examples:
         >>> import torch
-        >>> halve = torch.eye(8)[::2]
+        >>> halve = Waves(torch.eye(8)[::2], torch.eye(4), torch.arange(4))
         >>> input, weight = torch.randn(1, 2, 8), torch.randn(3, 2, 5)
-        >>> output = correlate_resampled(input, weight, [halve])
+        >>> output = correlate_resampled(input, weight, torch.ones(1, 4), [halve])
         >>> strided = F.conv1d(input, weight, stride=2, padding=2)
         >>> torch.testing.assert_close(output, strided)
     """
-    grids = [
-        tap_matrix(matrix, taps) for matrix, taps in zip(matrices, weight.shape[2:], strict=True)
-    ]
-    result: Tensor = _Output.apply(input, weight, *grids)
+    tables = [table for each in waves for table in each]
+    result: Tensor = _Output.apply(input, weight, gains, *tables)
     return result
 
 
@@ -84,9 +84,9 @@ def pays(
 
 
 def _resampling_macs(size: Numbers, output_size: Numbers) -> int:
-    """Multiply-adds of one channel, one axis after the other."""
+    """Multiply-adds of one channel, one axis after the other, the last one first."""
     shape, macs = list(size), 0
-    for axis, count in enumerate(output_size):
+    for axis, count in reversed(list(enumerate(output_size))):
         macs += math.prod(shape) * count
         shape[axis] = count
     return macs
@@ -102,35 +102,57 @@ def _chunks(input: Tensor, grids: Sequence[Tensor]) -> Iterator[slice]:
         yield slice(start, min(start + step, input.shape[0]))
 
 
-def _resized(input: Tensor, grids: Sequence[Tensor]) -> list[Tensor]:
-    """The map ``(N, *spatial, C)`` after each of the axes, the map itself first."""
-    stages = [input]
-    for axis, grid in enumerate(grids, start=-1 - len(grids)):
-        stages.append(separable.run_along(stages[-1], grid, axis))
-    return stages
+def _resized(input: Tensor, grids: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    """The lines of ``(N, C, *spatial)`` along each axis, the last one first, and the grid.
+
+    Each product takes the last axis and puts its taps before the channels, with no copy between:
+    ``(N, C, H, W)``, ``(N, W', C, H)``, ``(N, W', H', C)``. Lines are ``(maps, others, samples)``.
+    """
+    taps, lines, shape = input, [], list(input.shape[1:])
+    for grid in reversed(grids):
+        size = shape.pop()
+        lines.append(taps.reshape(-1, math.prod(shape), size))
+        taps = torch.bmm(grid.expand(len(lines[-1]), -1, -1), lines[-1].mT)
+    sizes = [len(grid) for grid in reversed(grids)]
+    return lines, taps.reshape(input.shape[0], *sizes, input.shape[1])
+
+
+def _turned(values: Tensor) -> Tensor:
+    """``(N, C, *spatial)`` with its axes the last one first, and channels last in memory."""
+    axes = range(values.dim() - 1, 1, -1)
+    return values.permute(0, *axes, 1).contiguous().movedim(-1, 1)
+
+
+def _turned_back(values: Tensor) -> Tensor:
+    return values.permute(0, 1, *range(values.dim() - 1, 1, -1))
 
 
 def _run_output(input: Tensor, weight: Tensor, grids: Sequence[Tensor]) -> Tensor:
-    kernel = tuple(weight.shape[2:])
-    output, filters = _shape_of_output(input, weight, grids), _channels_last(weight)
+    kernel = tuple(reversed(weight.shape[2:]))
+    output, filters = _shape_of_output(input, weight, grids), _turned(weight)
     for rows in _chunks(input, grids):
-        taps = _resized(_maps(input[rows]), grids)[-1].movedim(-1, 1)
-        output[rows] = CONVOLUTIONS[len(grids)](taps, filters, stride=kernel)
+        taps = _resized(input[rows], grids)[1].movedim(-1, 1)
+        output[rows] = _turned_back(CONVOLUTIONS[len(grids)](taps, filters, stride=kernel))
     return output
 
 
 def _run_gradients(
-    grad: Tensor, input: Tensor, weight: Tensor, grids: Sequence[Tensor]
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    grids: Sequence[Tensor],
+    theres: Sequence[Tensor],
+    backs: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    kernel = list(weight.shape[2:])
-    filters = _channels_last(weight)
+    kernel = list(reversed(weight.shape[2:]))
+    filters = _turned(weight)
     to_input, to_weight = _empty_like(input), torch.zeros_like(filters)
-    to_grids = [torch.zeros_like(grid) for grid in grids]
+    to_gains = [torch.zeros_like(back[:, 0]) for back in backs]
     for rows in _chunks(input, grids):
-        stages = _resized(_maps(input[rows]), grids)
+        lines, taps = _resized(input[rows], grids)
         back, part, _ = torch.ops.aten.convolution_backward(
-            _channels_last(grad[rows]),
-            stages[-1].movedim(-1, 1),
+            _turned(grad[rows]),
+            taps.movedim(-1, 1),
             filters,
             None,
             kernel,
@@ -142,22 +164,22 @@ def _run_gradients(
             [True, True, False],
         )
         to_weight += part
-        back = back.movedim(1, -1)
-        for place in reversed(range(len(grids))):
-            axis = place - 1 - len(grids)
-            to_grids[place] += separable.run_contract(back, stages[place], axis)
-            back = separable.run_along(back, grids[place].t(), axis)
-        to_input[rows] = back.movedim(-1, 1)
-    return to_input, to_weight.contiguous(), to_grids
+        back = back.movedim(1, -1).contiguous()
+        for place, (grid, before) in enumerate(zip(grids, reversed(lines), strict=True)):
+            after = back.reshape(len(before), len(grid), -1)
+            if backs:
+                to_gains[place] += _products(before, after, theres[place], backs[place])
+            back = torch.bmm(after.mT, grid.expand(len(before), -1, -1))
+        to_input[rows] = back.reshape(input[rows].shape)
+    return to_input, _turned_back(to_weight).contiguous(), to_gains
 
 
-def _maps(values: Tensor) -> Tensor:
-    """Maps as ``(N, *spatial, C)``: this is where the products of all steps are fastest."""
-    return values.movedim(1, -1).contiguous()
-
-
-def _channels_last(values: Tensor) -> Tensor:
-    return _maps(values).movedim(-1, 1)
+def _products(before: Tensor, after: Tensor, there: Tensor, back: Tensor) -> Tensor:
+    """Amplitudes of the learned waves on both sides of an axis, multiplied and summed."""
+    maps, count = len(before), len(back)
+    ahead = torch.bmm(there.expand(maps, -1, -1), before.mT)
+    behind = torch.bmm(back.expand(maps, -1, -1), after.view(maps, back.shape[1], -1))
+    return (ahead.view(maps, count, -1) * behind).sum((0, 2))
 
 
 def _empty_like(input: Tensor) -> Tensor:
@@ -175,10 +197,15 @@ def _shape_of_output(input: Tensor, weight: Tensor, grids: Sequence[Tensor]) -> 
 
 
 def _shape_of_gradients(
-    _grad: Tensor, input: Tensor, weight: Tensor, grids: Sequence[Tensor]
+    _grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    _grids: Sequence[Tensor],
+    _theres: Sequence[Tensor],
+    backs: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    to_grids = [grid.new_empty(grid.shape) for grid in grids]
-    return _empty_like(input), weight.new_empty(weight.shape), to_grids
+    to_gains = [back.new_empty(back.shape[0]) for back in backs]
+    return _empty_like(input), weight.new_empty(weight.shape), to_gains
 
 
 def _flops_of_output(input: Numbers, weight: Numbers, grids: Sequence[Numbers]) -> int:
@@ -187,8 +214,22 @@ def _flops_of_output(input: Numbers, weight: Numbers, grids: Sequence[Numbers]) 
     return 2 * input[0] * (input[1] * _resampling_macs(input[2:], rows) + filtering)
 
 
-def _flops_of_gradients(_grad: Numbers, *parts: Any) -> int:
-    return 2 * _flops_of_output(*parts)
+def _flops_of_gradients(
+    _grad: Numbers,
+    input: Numbers,
+    weight: Numbers,
+    grids: Sequence[Numbers],
+    theres: Sequence[Numbers],
+    backs: Sequence[Numbers],
+) -> int:
+    """The output's twice, its resampling once more, and the amplitudes of the learned waves."""
+    macs, shape = _resampling_macs(input[2:], [grid[0] for grid in grids]), list(input[2:])
+    axes = list(enumerate(zip(grids, theres, backs, strict=False)))
+    for axis, (grid, there, back) in reversed(axes):
+        before = math.prod(shape)
+        shape[axis] = grid[0]
+        macs += before * there[0] + math.prod(shape) * back[0]
+    return 2 * _flops_of_output(input, weight, grids) + 2 * input[0] * input[1] * macs
 
 
 _output = operator(
@@ -198,24 +239,32 @@ _output = operator(
     _flops_of_output,
 )
 _gradients = operator(
-    "correlate_resampled_gradients(Tensor grad, Tensor input, Tensor weight, Tensor[] grids)"
-    " -> (Tensor, Tensor, Tensor[])",
+    "correlate_resampled_gradients(Tensor grad, Tensor input, Tensor weight, Tensor[] grids,"
+    " Tensor[] theres, Tensor[] backs) -> (Tensor, Tensor, Tensor[])",
     _run_gradients,
     _shape_of_gradients,
     _flops_of_gradients,
 )
 
 
-def _plainly(input: Tensor, weight: Tensor, *grids: Tensor) -> Tensor:
-    """The same in two steps of their own."""
+def _grids(weight: Tensor, gains: Tensor, tables: Sequence[Tensor]) -> list[Tensor]:
+    rows = zip(gains, by_axis(tables), weight.shape[2:], strict=True)
+    return [tap_matrix(waves.matrix(row).to(weight.dtype), taps) for row, waves, taps in rows]
+
+
+def _plainly(input: Tensor, weight: Tensor, gains: Tensor, *tables: Tensor) -> Tensor:
+    """The same in operations of torch's own."""
     taps = input
-    for axis, grid in enumerate(grids, start=-len(grids)):
-        taps = separable.along(taps, grid, axis)
-    return CONVOLUTIONS[len(grids)](taps, weight, stride=tuple(weight.shape[2:]))
+    for axis, grid in enumerate(_grids(weight, gains, tables), start=2):
+        taps = torch.tensordot(taps, grid, dims=([axis], [1])).movedim(-1, axis)
+    return CONVOLUTIONS[weight.dim() - 2](taps, weight, stride=tuple(weight.shape[2:]))
 
 
-def _plain_gradients(grad: Tensor, *parts: Tensor) -> Any:
-    pull: Any = torch.func.vjp(_plainly, *parts)[1]
+def _plain_gradients(
+    grad: Tensor, input: Tensor, weight: Tensor, gains: Tensor, *tables: Tensor
+) -> Any:
+    """Gradients of input, weight and gains."""
+    pull: Any = torch.func.vjp(lambda *parts: _plainly(*parts, *tables), input, weight, gains)[1]
     return pull(grad)
 
 
@@ -225,11 +274,11 @@ def _batched(function: Callable[..., Any], in_dims: Any, parts: Any) -> Any:
 
 
 class _Output(Function):
-    """Output from input, weight and grids."""
+    """Output from input, weight, gains and waves."""
 
     @staticmethod
-    def forward(input: Tensor, weight: Tensor, *grids: Tensor) -> Tensor:
-        result: Tensor = _output(input, weight, grids)
+    def forward(input: Tensor, weight: Tensor, gains: Tensor, *tables: Tensor) -> Tensor:
+        result: Tensor = _output(input, weight, _grids(weight, gains, tables))
         return result
 
     @staticmethod
@@ -238,7 +287,10 @@ class _Output(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return _Gradients.apply(grad, *ctx.saved_tensors)
+        input, weight, gains, *tables = ctx.saved_tensors
+        learns = ctx.needs_input_grad[2]
+        results = _Gradients.apply(grad, input, weight, gains, learns, *tables)
+        return *results, *[None] * len(tables)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *parts: Tensor) -> Any:
@@ -246,22 +298,40 @@ class _Output(Function):
 
 
 class _Gradients(Function):
-    """All gradients; theirs are those of the two steps."""
+    """All gradients; theirs are those of torch's own operations.
+
+    Those of the gains are 0 where they are not wanted.
+    """
 
     @staticmethod
-    def forward(grad: Tensor, input: Tensor, weight: Tensor, *grids: Tensor) -> Any:
-        to_input, to_weight, to_grids = _gradients(grad, input, weight, grids)
-        return to_input, to_weight, *to_grids
+    def forward(
+        grad: Tensor, input: Tensor, weight: Tensor, gains: Tensor, learns: bool, *tables: Tensor
+    ) -> Any:
+        waves = by_axis(tables) if learns else []
+        theres = [
+            tap_matrix(each.analysis(input), taps)
+            for each, taps in zip(waves, weight.shape[2:], strict=False)
+        ]
+        backs = [each.turned().analysis(input) for each in waves]
+        grids = _grids(weight, gains, tables)
+        to_input, to_weight, sums = _gradients(grad, input, weight, grids, theres, backs)
+        return to_input, to_weight, spread(gains, enumerate(sums), waves)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.save_for_backward(*inputs)
+        *parts, ctx.learns = inputs[:5]
+        ctx.save_for_backward(*parts, *inputs[5:])
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> Any:
-        pull: Any = torch.func.vjp(_plain_gradients, *ctx.saved_tensors)[1]
-        return pull(outer)
+        *parts, gains = ctx.saved_tensors[:4]
+        tables = ctx.saved_tensors[4:]
+        pull: Any = torch.func.vjp(lambda *parts: _plain_gradients(*parts, *tables), *parts, gains)[
+            1
+        ]
+        return *pull(outer), None, *[None] * len(tables)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, *parts: Tensor) -> Any:
-        return _batched(_plain_gradients, in_dims, parts)
+    def vmap(info: Any, in_dims: Any, *parts: Any) -> Any:
+        dims = (*in_dims[:4], *in_dims[5:])
+        return _batched(_plain_gradients, dims, (*parts[:4], *parts[5:]))

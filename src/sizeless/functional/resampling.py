@@ -5,27 +5,25 @@ The whole operation is linear and separable, so it is one small real matrix per 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sizeless._validate import (
-    float_tuple,
-    int_tuple,
-    number,
-    one_of,
-    positive_int,
-    real_tensor,
-)
-from sizeless.functional.constants import constant
+from sizeless._validate import float_tuple, int_tuple, one_of, positive_int, real_tensor
+from sizeless.functional.constants import constant, tensors_last
 from sizeless.functional.direct import CONVOLUTIONS
 from sizeless.functional.fft import no_autocast, result_dtype, spectral_dtype
-from sizeless.functional.limits import ramp
+from sizeless.functional.low_pass import (
+    all_waves,
+    count_waves,
+    plain_gains,
+    waves_on_ramp,
+    windowed,
+)
 from sizeless.functional.operands import has_channels_last, spatial_dims
 from sizeless.functional.resampled import correlate_resampled, pays
-from sizeless.functional.separable import along
+from sizeless.functional.separable import Waves, along, along_waves
 from sizeless.functional.waves import from_waves, to_waves, waves
 
 AMPLITUDES = ("mean", "sum")
@@ -37,87 +35,18 @@ MATRIX_LIMIT = 160
 Edge = float | Sequence[float] | Tensor | None
 
 
-def low_pass_window(
-    frequencies: int, cutoff: Tensor | float, transition: Tensor | float, like: Tensor
+def _waves(size: int, output_size: int, dtype: torch.dtype, device: torch.device) -> Waves:
+    count = count_waves(size, output_size)
+    there, back = (waves(n, count, dtype, device) for n in (size, output_size))
+    return Waves(there, back, all_waves(count, device))
+
+
+def _plain_matrix(
+    size: int, output_size: int, amplitude: str, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    r"""Weights of the frequencies 0, 1, ..., ``frequencies - 1`` (cycles per map) of one axis.
-
-    $$
-    m_k = \operatorname{ramp}\big((c + t - k) / t\big), \qquad m_0 = 1
-    $$
-
-    Args:
-        frequencies: How many frequencies, counted from 0.
-        cutoff: End of the pass band $c$, in cycles per map.
-        transition: Width of the linear ramp $t$, in cycles per map.
-        like: Tensor that gives dtype and device.
-
-    Returns:
-        Tensor of shape ``(frequencies,)``, differentiable in ``cutoff`` and ``transition``.
-
-    Raises:
-        TypeError: If ``frequencies`` is no int, an edge no number, or a tensor not floating-point.
-        ValueError: If a count, number or shape is out of range. The values of tensors are not read.
-
-    Examples:
-        >>> import torch
-        >>> low_pass_window(6, 2.0, 2.0, torch.zeros(1))
-        tensor([1.0000, 1.0000, 1.0000, 0.5000, 0.0000, 0.0000])
-    """
-    positive_int("frequencies", frequencies)
-    real_tensor("like", like)
-    _check_edge("cutoff", cutoff)
-    _check_edge("transition", transition, above=0)
-    cycles = torch.arange(1, frequencies, dtype=like.dtype, device=like.device)
-    weights = ramp((cutoff + transition - cycles) / transition).to(like.dtype)
-    return torch.cat([torch.ones(1, dtype=like.dtype, device=like.device), weights])
-
-
-def _check_edge(name: str, value: Tensor | float, above: float = -math.inf) -> None:
-    if not isinstance(value, Tensor):
-        number(name, value, above=above)
-    elif real_tensor(name, value).dim() > 1 or value.numel() != 1:
-        raise ValueError(
-            f"{name} must hold one number, got a tensor of shape {tuple(value.shape)}; make one "
-            "window per axis"
-        )
-
-
-def _count(size: int, output_size: int) -> int:
-    """How many waves of an axis of ``size`` samples a resampling keeps."""
-    return min(2 * (min(size, output_size) // 2) + 1, size)
-
-
-def _plain_gains(
-    sizes: tuple[int, ...],
-    output_sizes: tuple[int, ...],
-    amplitude: str,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """Factor of every kept wave of every axis where there is no window; beyond, 0."""
-    pairs = list(zip(sizes, output_sizes, strict=True))
-    rows = []
-    for size, output_size in pairs:
-        factor = math.sqrt(output_size / size if amplitude == "mean" else size / output_size)
-        row = [factor] * _count(size, output_size)
-        if len(row) == size and size % 2 == 0:
-            row[-1] /= 2
-        rows.append(row + [0.0] * (max(_count(*pair) for pair in pairs) - len(row)))
-    return torch.tensor(rows, dtype=dtype, device=device)
-
-
-def _cycles(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Cycles per map of every wave but the constant."""
-    return ((torch.arange(1, count, device=device) + 1) // 2).to(dtype)
-
-
-def _matrix(gain: Tensor, size: int, output_size: int) -> Tensor:
-    count, dtype, device = len(gain), gain.dtype, gain.device
-    there = waves(size, count, dtype, device)
-    back = waves(output_size, count, dtype, device)
-    with no_autocast(device.type):
-        return (back * gain[:, None]).t() @ there
+    """The matrix of an axis where there is no window."""
+    gain = plain_gains((size,), (output_size,), amplitude, dtype, device)[0]
+    return _waves(size, output_size, dtype, device).matrix(gain)
 
 
 def resampling_matrix(
@@ -167,10 +96,15 @@ def resampling_matrix(
     if like is None:
         like = torch.zeros(()) if window is None else window
     real_tensor("like", like)
-    gain = constant(_plain_gains, (size,), (output_size,), amplitude, like.dtype, like.device)[0]
+    gain = constant(plain_gains, (size,), (output_size,), amplitude, like.dtype, like.device)[0]
     if window is not None:
         gain = gain * window.repeat_interleave(2)[1 : len(gain) + 1]
-    return _matrix(gain, size, output_size)
+    return _waves(size, output_size, like.dtype, like.device).matrix(gain)
+
+
+def _may_learn(window: Sequence[Tensor]) -> bool:
+    """Whether a gradient may be asked for; within a transformation it cannot be known."""
+    return not tensors_last() or any(edge.requires_grad for edge in window)
 
 
 class Resampling:
@@ -184,11 +118,9 @@ class Resampling:
         method: ``"auto"``, ``"matrix"`` or ``"fft"``.
         dtype: float32, or float64 for maps in float64: matrices are never built in less.
         device: Where the maps are.
+        widest: Upper bound of the width of each ramp, where there is one: only the waves that it
+            can hold are followed for the gradient of the window.
         keep: Whether to keep matrices for the next call. Not where they need a gradient.
-
-    Attributes:
-        gains: For each axis the factor of every wave that is kept, differentiable in the window;
-            ``None`` for an axis that stays as it is.
     """
 
     def __init__(
@@ -201,43 +133,60 @@ class Resampling:
         method: str,
         dtype: torch.dtype,
         device: torch.device,
+        widest: Sequence[float] | None = None,
         keep: bool = False,
     ) -> None:
         self.sizes, self.output_sizes = sizes, output_sizes
         self.amplitude, self.method = amplitude, method
-        gains = constant(_plain_gains, sizes, output_sizes, amplitude, dtype, device)
+        self.dtype, self.device = dtype, device
+        self._counts = list(map(count_waves, sizes, output_sizes))
+        self._is_plain = window is None
+        # Where no gradient is wanted, a matrix is all that a window comes to.
+        self._learns = window is not None and torch.is_grad_enabled() and _may_learn(window)
+        self._gains = constant(plain_gains, sizes, output_sizes, amplitude, dtype, device)
+        self._learned: list[Tensor] | None = None
         if window is not None:
-            end, width = window
-            cycles = constant(_cycles, gains.shape[1], dtype, device)
-            weights = ramp((end[:, None] - cycles) / width[:, None]).to(dtype)
-            gains = torch.cat([gains[:, :1], gains[:, 1:] * weights], dim=1)
-        self.gains: list[Tensor | None] = [
-            None if window is None and size == output_size else gain[: _count(size, output_size)]
-            for size, output_size, gain in zip(sizes, output_sizes, gains.unbind(), strict=True)
-        ]
+            self._gains = windowed(self._gains, *window)
+            if self._learns and widest is not None:
+                self._learned = waves_on_ramp(window, widest, self._counts)
         self._kept: dict[tuple[int, torch.dtype], Tensor] | None = {} if keep else None
+
+    @property
+    def gains(self) -> Tensor:
+        """Gain of every kept wave of every axis, ``(ndim, waves)``; beyond, 0."""
+        return self._gains
 
     def __call__(self, input: Tensor) -> Tensor:
         """Resample ``(N, C, *sizes)`` to ``(N, C, *output_sizes)``."""
-        if all(gain is None for gain in self.gains):
+        changed = [i for i in range(len(self.sizes)) if self._changes(i)]
+        if not changed:
             return input
         last = has_channels_last(input)
+        dtype, before = result_dtype(input), len(self.sizes) + last
         output = input.movedim(1, -1) if last else input
-        for i in range(len(self.sizes)):
-            output = self._resize(output, i, i - len(self.sizes) - last)
-        return output.movedim(-1, 1) if last else output
+        by_matrix = [i for i in changed if self._takes_matrix(i)]
+        if by_matrix and self._learns:
+            gains = self._gains if len(by_matrix) == len(self.sizes) else self._gains[by_matrix]
+            waves = [self._waves(i) for i in by_matrix]
+            output = along_waves(output.to(dtype), gains, waves, [i - before for i in by_matrix])
+        elif by_matrix:
+            output = output.to(dtype)
+            for i in by_matrix:
+                output = along(output, self._matrix(i, dtype), i - before)
+        for i in changed:
+            if i not in by_matrix:
+                output = self._by_transform(output, i, i - before)
+        return output.movedim(-1, 1).to(dtype) if last else output.to(dtype)
 
-    def _resize(self, input: Tensor, i: int, axis: int) -> Tensor:
-        size, output_size, gain = self.sizes[i], self.output_sizes[i], self.gains[i]
-        if gain is None:
-            return input
-        dtype = result_dtype(input)
-        if self._takes_matrix(i):
-            return along(input.to(dtype), self._matrix(i, gain, dtype), axis)
-        gain = gain[: min(size, output_size)]
+    def _changes(self, i: int) -> bool:
+        return not (self._is_plain and self.sizes[i] == self.output_sizes[i])
+
+    def _by_transform(self, input: Tensor, i: int, axis: int) -> Tensor:
+        output_size = self.output_sizes[i]
+        gain = self._gains[i, : min(self._counts[i], output_size)]
         amplitudes = to_waves(input.to(gain.dtype), len(gain), axis)
         amplitudes = amplitudes * gain.reshape(-1, *[1] * (-1 - axis))
-        return from_waves(amplitudes, output_size, axis).to(dtype)
+        return from_waves(amplitudes, output_size, axis)
 
     def _takes_matrix(self, i: int) -> bool:
         longest = max(self.sizes[i], self.output_sizes[i])
@@ -253,32 +202,36 @@ class Resampling:
             weight: ``(out, C, *kernel)`` with odd sizes.
         """
         kernel = tuple(weight.shape[2:])
-        gains = [
-            gain for i, gain in enumerate(self.gains) if gain is not None and self._takes_matrix(i)
-        ]
+        every = range(len(kernel))
+        at_once = all(self._changes(i) and self._takes_matrix(i) for i in every)
         channels = weight.shape[1], weight.shape[0]
-        if len(gains) < len(kernel) or not pays(self.sizes, self.output_sizes, kernel, *channels):
+        if not at_once or not pays(self.sizes, self.output_sizes, kernel, *channels):
             return self(CONVOLUTIONS[len(kernel)](input, weight, padding="same"))
-        dtype = result_dtype(input)
-        matrices = [self._matrix(i, gain, dtype) for i, gain in enumerate(gains)]
+        dtype, waves = result_dtype(input), [self._waves(i) for i in every]
         with no_autocast(input.device.type):
-            return correlate_resampled(input.to(dtype), weight.to(dtype), matrices)
+            return correlate_resampled(input.to(dtype), weight.to(dtype), self._gains, waves)
 
     def matrices(self, dtype: torch.dtype = torch.float32) -> list[Tensor | None]:
         """The matrix ``(output_size, size)`` of each axis, ``None`` for one that stays as it is."""
-        return [
-            None if gain is None else self._matrix(i, gain, dtype)
-            for i, gain in enumerate(self.gains)
-        ]
+        every = range(len(self.sizes))
+        return [self._matrix(i, dtype) if self._changes(i) else None for i in every]
 
-    def _matrix(self, i: int, gain: Tensor, dtype: torch.dtype) -> Tensor:
+    def _waves(self, i: int) -> Waves:
+        waves = _waves(self.sizes[i], self.output_sizes[i], self.dtype, self.device)
+        return waves if self._learned is None else waves._replace(learned=self._learned[i])
+
+    def _matrix(self, i: int, dtype: torch.dtype) -> Tensor:
+        shape = self.sizes[i], self.output_sizes[i]
+        if self._is_plain and max(shape) <= MATRIX_LIMIT:
+            return constant(_plain_matrix, *shape, self.amplitude, self.dtype, self.device).to(
+                dtype
+            )
         if self._kept is None:
-            return _matrix(gain, self.sizes[i], self.output_sizes[i]).to(dtype)
+            return self._waves(i).matrix(self._gains[i]).to(dtype)
         if (i, dtype) not in self._kept:
             # A tensor made in inference mode could not be used outside of it.
             with torch.inference_mode(False), torch.no_grad():
-                matrix = _matrix(gain, self.sizes[i], self.output_sizes[i])
-                self._kept[i, dtype] = matrix.to(dtype)
+                self._kept[i, dtype] = self._waves(i).matrix(self._gains[i]).to(dtype)
         return self._kept[i, dtype]
 
 

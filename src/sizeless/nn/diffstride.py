@@ -14,6 +14,7 @@ from sizeless._validate import boolean, feature_map, int_tuple, one_of
 from sizeless.functional.constants import constant, tensors_last
 from sizeless.functional.fft import no_autocast, spectral_dtype
 from sizeless.functional.limits import clamp_straight_through
+from sizeless.functional.low_pass import cutoff
 from sizeless.functional.resampling import AMPLITUDES, Resampling
 from sizeless.nn._diffstride_arguments import check_limits, check_ramp, check_stride
 from sizeless.nn.sized import (
@@ -40,7 +41,7 @@ MOST_KEPT = 8
 
 
 def _table(
-    values: tuple[float, ...] | tuple[tuple[float, float], ...],
+    values: tuple[float, ...] | tuple[tuple[float, ...], ...],
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
@@ -195,23 +196,27 @@ class DiffStrideNd(SizeParameters):
         return self._map_octaves(sizes).exp2()
 
     def _map_octaves(self, sizes: Sequence[int]) -> Tensor:
+        least, most, _ = self._limits(sizes)
+        # In octaves, so that the gradient is that of the limit however far beyond it the stride is.
+        return clamp_straight_through(self.log2_stride.expand(self.ndim), least, most)
+
+    def _limits(self, sizes: Sequence[int]) -> Tensor:
+        """Least and most octaves that a map can use, and half its size, for each axis."""
         low, high = self._octaves()
-        bounds = []
+        columns = []
         for size in sizes:
             least, most = map(math.log2, self._map_limits(size))
-            bounds.append((min(max(low, least), most), min(max(high, least), most)))
+            columns.append((min(max(low, least), most), min(max(high, least), most), size / 2))
         like = self.log2_stride
-        lowest, highest = constant(_table, tuple(bounds), like.dtype, like.device).unbind(dim=1)
-        # In octaves, so that the gradient is that of the limit however far beyond it the stride is.
-        return clamp_straight_through(like.expand(self.ndim), lowest, highest)
+        return constant(_table, tuple(zip(*columns, strict=True)), like.dtype, like.device)
 
     def _window(self, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """End and width of the ramp of each axis, in cycles per map."""
-        like = self.log2_stride
-        half = constant(_table, tuple(size / 2 for size in sizes), like.dtype, like.device)
-        edge = half * (-self._map_octaves(sizes)).exp2()
+        octaves = self.log2_stride.expand(self.ndim)
+        edge = cutoff(octaves, self._limits(sizes))
         if self.size_rule == "paper":
-            return edge + self.smoothness, torch.full_like(edge, self.smoothness)
+            width = (self.smoothness,) * self.ndim
+            return edge + self.smoothness, constant(_table, width, edge.dtype, edge.device)
         return edge, (self.transition * edge).clamp_min(1.0)
 
     def resampling(self, input: Tensor) -> Resampling:
@@ -243,10 +248,16 @@ class DiffStrideNd(SizeParameters):
             output_sizes = self._output_size(sizes)
         with no_autocast(device.type):
             window = self._window(sizes)
+        if self.size_rule == "paper":
+            widest = [self.smoothness] * self.ndim
+        else:
+            # A ramp that begins where frequencies are kept has at least this share of them below.
+            widest = [max(self.transition * size / 2, 1.0) for size in output_sizes]
         return Resampling(
             sizes,
             output_sizes,
             window,
+            widest=widest,
             amplitude=self.amplitude,
             method="auto",
             dtype=dtype,

@@ -16,6 +16,7 @@ from sizeless.bench.case import Case
 from sizeless.bench.run import SUITES
 from sizeless.models import flexnet7, flextcn6
 from sizeless.nn import FlexConvNd
+from sizeless.nn.caching import Caching
 
 GROUPS = [g for g in layers.GROUPS if g not in {layers.network_cases, in_use.compiled_cases}]
 
@@ -109,6 +110,29 @@ def test_every_layer_is_compiled() -> None:
         layer, input = in_use.layer_and_input(name)
         assert type(layer).__name__ == name
         assert layer(input).shape[0] == len(input)
+
+
+def test_layers_that_are_operators_have_the_compiler_for_a_limit() -> None:
+    for case in in_use.compiled_cases(False, "cpu"):
+        module = in_use.layer_and_input(case.name.split()[1])[0]
+        has_limit = case.contenders[-1].role == "limit"
+        kept = any(isinstance(part, Caching) for part in module.modules())
+        assert has_limit == (kept and case.mode == "forward")
+
+
+def test_an_empty_graph_adds_as_many_parameters() -> None:
+    empty = in_use.EmptyGraph(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)))
+    assert len(list(empty.parameters())) == 4
+    for value, parameter in enumerate(empty.parameters()):
+        nn.init.constant_(parameter, value)
+    assert empty(torch.full((2, 3), 5.0)).tolist() == [11.0]
+
+
+def test_the_limit_returns_what_the_layer_does() -> None:
+    layer, input = sizeless.NIFFConv1d(1, 1).eval(), torch.randn(1, 1, 4)
+    result = in_use.make_limit(lambda: (layer, input), "cpu")()
+    with torch.no_grad():
+        torch.testing.assert_close(result, layer(input))
 
 
 def test_sizes_of_the_networks() -> None:

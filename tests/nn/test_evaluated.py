@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -155,13 +156,124 @@ def test_numbers_are_no_state_and_leave_with_their_layers():
         evaluated._run(torch.zeros(1, 1, 4), [], torch.tensor(number), 1, [1])
 
 
+INPUTS = {
+    "as usual": lambda x: x,
+    "batch of one": lambda x: x[:1],
+    "empty batch": lambda x: x[:0],
+    "one sample wide": lambda x: x[..., :1],
+    "turned": lambda x: x.transpose(-1, 0).contiguous().transpose(-1, 0),
+    "channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1),
+    "a part of channels last": lambda x: x.movedim(1, -1).contiguous().movedim(-1, 1)[..., 1:],
+    "one wide, channels last": lambda x: x[..., :1].movedim(1, -1).contiguous().movedim(-1, 1),
+}
+
+
+@pytest.mark.parametrize("given", INPUTS)
 @layers
-def test_the_operator_keeps_its_promises(kind):
+def test_the_operator_keeps_its_promises(kind, given):
     layer, input = made(kind)
-    targets = [m for m in layer.modules() if hasattr(m, "number")]
-    part = targets[0]
+    part = next(m for m in layer.modules() if hasattr(m, "number"))
     channels, stride = part.out_channels, getattr(part, "stride", (1,) * part.ndim)
-    arguments = input, [p.detach() for p in part.parameters()], part.number, channels, list(stride)
+    parameters = [p.detach() for p in evaluated._parameters(part)]
+    arguments = INPUTS[given](input), parameters, part.number, channels, list(stride)
     torch.library.opcheck(
         torch.ops.sizeless.evaluate.default, arguments, test_utils="test_faketensor"
     )
+    with torch.no_grad():
+        output = torch.ops.sizeless.evaluate.default(*arguments)
+        torch.testing.assert_close(output, part(INPUTS[given](input)), check_stride=True)
+
+
+@layers
+def test_some_other_parameters_are_used_where_they_are_given(kind):
+    layer, input = made(kind)
+    name, value = next(iter(layer.named_parameters()))
+    other = {name: value.detach() * 0.5 + 0.1}
+
+    def call(parameters, input):
+        return torch.func.functional_call(layer, parameters, (input,))
+
+    with torch.no_grad():
+        expected = call(other, input)
+        torch.testing.assert_close(Graphs().compile(call)(other, input), expected)
+        assert not torch.allclose(layer(input), expected)
+
+
+@layers
+def test_changes_within_the_graph_are_seen(kind):
+    layer, input = made(kind)
+    twin = copy.deepcopy(layer)
+
+    def call(layer, input):
+        before = layer(input)
+        for parameter in layer.parameters():
+            parameter.mul_(0.9)
+        return before, layer(input)
+
+    with torch.no_grad():
+        expected = call(twin, input)
+        torch.testing.assert_close(torch.compile(call, fullgraph=True)(layer, input), expected)
+        torch.testing.assert_close(layer(input), expected[1])
+    assert not torch.allclose(*expected)
+
+
+def test_another_part_is_seen():
+    layer, input = made("flex")
+    run = Graphs().compile(layer)
+    with torch.no_grad():
+        before = run(input)
+        layer.kernel = copy.deepcopy(layer.kernel)
+        layer.kernel.output.weight.mul_(0.5)
+        expected = copy.deepcopy(layer)(input)
+        torch.testing.assert_close(run(input), expected)
+    assert not torch.allclose(before, expected)
+
+
+@layers
+def test_within_the_graph_gradients_and_precision_are_what_they_are_there(kind):
+    layer, input = made(kind)
+
+    def call(input):
+        with torch.no_grad():
+            plain = layer(input)
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = layer(input)
+        return plain, layer(input), rounded
+
+    expected, outputs = call(input), Graphs().compile(call)(input)
+    torch.testing.assert_close(outputs[:2], expected[:2])
+    assert [each.requires_grad for each in outputs] == [False, True, False]
+    assert outputs[2].dtype == expected[2].dtype
+    torch.testing.assert_close(outputs[2], expected[2], atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["flex", "circular"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:, :2], "input must have 3 channels, got 2"),
+        (lambda x: x[0], "input must have 4 dimensions"),
+        (lambda x: x.double(), "input must have the dtype of the parameters"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_words(kind, change, message):
+    layer, input = made(kind)
+    with torch.no_grad(), pytest.raises(Exception, match=message):
+        Graphs().compile(layer)(change(input))
+
+
+def test_threads_share_a_graph():
+    layer, input = made("flex")
+    graphs = Graphs()
+    run = graphs.compile(layer)
+    with torch.no_grad():
+        expected = run(input)
+
+    def in_thread(_):
+        with torch.no_grad():
+            return run(input)
+
+    with ThreadPoolExecutor(4) as threads:
+        for output in threads.map(in_thread, range(16)):
+            torch.testing.assert_close(output, expected)
+    assert graphs.count == 1

@@ -83,11 +83,57 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 """What is compiled: every layer."""
 
+OPERATORS = [name for name in LAYERS if "Conv" in name]
+"""Layers whose compiled evaluation is one operator, which asks them for the kernels they keep."""
+
+LIMIT = "empty graph, then eager"
+"""What no such layer goes below: what the compiler itself takes, and the layer."""
+
 
 def layer_and_input(name: str) -> tuple[nn.Module, Tensor]:
     """Build a layer of ``LAYERS`` and its input."""
     make, shape = LAYERS[name]
     return make(), torch.randn(shape)
+
+
+class EmptyGraph(nn.Module):
+    """As many parameters as a module has, and one cheap operation for all of them.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        numbers = [nn.Parameter(torch.zeros(1)) for _ in module.parameters()]
+        self.numbers = nn.ParameterList(numbers)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Add all parameters to the first number of ``input``."""
+        output = input.flatten()[:1]
+        for number in self.numbers:
+            output = output + number
+        return output
+
+
+def make_limit(build: Build, device: str) -> Callable[[], object]:
+    """Return the run of an empty compiled graph and then of the eager layer, for evaluation.
+
+    A layer that is one operator in its graph cannot be faster. Alone, the empty graph would
+    find itself in the processor's caches each time, and take a third.
+    """
+    module, input = build()
+    layer, input = module.to(device).eval(), input.to(device)
+    empty = torch.compile(EmptyGraph(layer).to(device), fullgraph=True)
+
+    def forward() -> Tensor:
+        empty(input)
+        output: Tensor = layer(input)
+        return output
+
+    step = Step(forward, (), "forward")
+    step()
+    return step
 
 
 def compiled_cases(quick: bool, device: str) -> Iterator[Case]:
@@ -101,5 +147,8 @@ def compiled_cases(quick: bool, device: str) -> Iterator[Case]:
                 Contender("compiled", "ours", compiled, in_fork=False),
                 Contender("eager", "baseline", eager, None if quick else 1.0, in_fork=False),
             ]
+            if mode == "forward" and name in OPERATORS:
+                limit = partial(make_limit, build, device)
+                contenders.append(Contender(LIMIT, "limit", limit, in_fork=False))
             shape = LAYERS[name][1]
             yield layer_case("compiled", f"compiled {name} {by(shape)}", mode, shape, *contenders)

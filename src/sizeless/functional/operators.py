@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,27 +15,57 @@ _PLAIN = (Tensor, nn.Parameter)
 _LIBRARY = torch.library.Library("sizeless", "DEF")
 
 
-class Function(torch.autograd.Function):
-    """Base of our derivatives: torch inspects the signature of ``forward`` at every call.
+class _Positional(inspect.Signature):
+    """Signature of a function that is given all of its arguments, and by position."""
 
-    That takes as long as a few operations on small tensors, so the signature is kept.
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return super().bind(*args, **kwargs) if kwargs else _Bound(args, {})
+
+
+class _Bound(NamedTuple):
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def apply_defaults(self) -> None:
+        """Do nothing: there are none."""
+
+
+class Function(torch.autograd.Function):
+    """Base of our derivatives: torch binds arguments to the signature of ``forward`` at every call.
+
+    That takes as long as several operations on small tensors, so here it only hands them through.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         forward: Any = cls.forward
-        forward.__signature__ = inspect.signature(forward)
+        forward.__signature__ = _Positional.from_callable(forward)
+
+
+def node(schema: str, run: Callable[..., Any], shape: Callable[..., Any]) -> Any:
+    """Define the operator ``torch.ops.sizeless.<name>`` and return what calls it always.
+
+    Args:
+        schema: As for ``operator``.
+        run: As for ``operator``.
+        shape: As for ``operator``.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"sizeless::{name}", shape, lib=_LIBRARY)
+    return getattr(torch.ops.sizeless, name).default
 
 
 def operator(
     schema: str,
     run: Callable[..., Any],
     shape: Callable[..., Any],
-    flops: Callable[..., int] | None = None,
+    flops: Callable[..., int],
     *,
     any_layout: bool = False,
 ) -> Any:
-    """Define the operator ``torch.ops.sizeless.<name>`` and return it.
+    """Define the operator ``torch.ops.sizeless.<name>`` and return what calls it where needed.
 
     ``torch.compile`` and ``torch.export`` keep it as one node, so transforms, chunks and the
     choice between methods cost no graph break and no recompilation. It has no derivative of its
@@ -47,8 +77,7 @@ def operator(
         run: What it computes, on any device, without autograd. It must not return its input.
         shape: Takes the same arguments and returns empty tensors of the right shape and dtype.
         flops: What it counts for in torch's ``FlopCounterMode``, two operations for each
-            multiply-add; takes the same arguments, with shapes in place of tensors. None for one
-            that only compiled graphs have, where nothing is counted.
+            multiply-add; takes the same arguments, with shapes in place of tensors.
         any_layout: Whether ``run`` may lay its results out in memory otherwise than ``shape`` says:
             a compiler relies on that, and gets contiguous ones.
 
@@ -56,17 +85,11 @@ def operator(
         What to call, within the ``forward`` of a ``Function``: the operator, or
         ``run`` itself where nothing but the result is wanted, which saves the dispatcher's time.
     """
-    name = schema.partition("(")[0]
-    _LIBRARY.define(schema)
-    _LIBRARY.impl(name, _contiguous(run) if any_layout else run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"sizeless::{name}", shape, lib=_LIBRARY)
-    packet = getattr(torch.ops.sizeless, name)
-    if flops is not None:
-        register_flop_formula(packet)(_without_shape_of_result(flops))
-    node = packet.default
+    defined = node(schema, _contiguous(run) if any_layout else run, shape)
+    register_flop_formula(defined.overloadpacket)(_without_shape_of_result(flops))
 
     def call(*arguments: Any) -> Any:
-        return node(*arguments) if somebody_looks(arguments) else run(*arguments)
+        return defined(*arguments) if somebody_looks(arguments) else run(*arguments)
 
     return call
 

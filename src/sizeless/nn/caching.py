@@ -69,21 +69,27 @@ class _State:
         parts, tensors = _inventory(module)
         if len(parts) != len(self.parts) or len(tensors) != len(self.tensors):
             return False
-        return all(
-            part is reference() for part, reference in zip(parts, self.parts, strict=True)
-        ) and all(
-            tensor is reference() and tensor._version == version and tensor.data_ptr() == pointer
-            for tensor, (reference, version, pointer) in zip(tensors, self.tensors, strict=True)
-        )
+        for part, itself in zip(parts, self.parts, strict=True):
+            if part is not itself():
+                return False
+        for tensor, (reference, version, pointer) in zip(tensors, self.tensors, strict=True):
+            if tensor is not reference() or tensor._version != version:
+                return False
+            if tensor.data_ptr() != pointer:
+                return False
+        return True
 
 
 def _inventory(module: nn.Module) -> tuple[list[nn.Module], list[Tensor]]:
     """List a module and its parts, and their tensors, faster than the module itself does."""
     parts, tensors = [module], []
     for part in parts:
-        for holder in (part._parameters, part._buffers):
-            tensors += [tensor for tensor in holder.values() if tensor is not None]
-        parts += [child for child in part._modules.values() if child is not None]
+        own = part.__dict__
+        for kind in ("_parameters", "_buffers"):
+            if own[kind]:
+                tensors += [tensor for tensor in own[kind].values() if tensor is not None]
+        if own["_modules"]:
+            parts += [child for child in own["_modules"].values() if child is not None]
     return parts, tensors
 
 
@@ -116,7 +122,11 @@ class RenderCache:
             self._shared.kept = {}
 
     def fetch(
-        self, module: nn.Module, render: Callable[[], Tensor], key: Hashable = None
+        self,
+        module: nn.Module,
+        render: Callable[[], Tensor],
+        key: Hashable = None,
+        unless: Callable[[], bool] = lambda: False,
     ) -> Tensor | None:
         """Return the kernel of ``module``, kept or rendered to be kept; ``None`` if not to be kept.
 
@@ -124,6 +134,7 @@ class RenderCache:
             module: The layer whose parameters ``render`` uses.
             render: Renders the kernel from the layer's parameters and buffers alone.
             key: What else the kernel depends on, such as the size of the map.
+            unless: Whether to keep none that does not change; asked where none is kept yet.
         """
         if not tensors_last():
             return None
@@ -136,6 +147,8 @@ class RenderCache:
         kept = self._kept
         kernel = kept.get(key)
         if kernel is None:
+            if unless():
+                return None
             # A tensor made in inference mode could not be used outside of it.
             with torch.inference_mode(False), torch.no_grad():
                 kernel = keep_spectra(render())

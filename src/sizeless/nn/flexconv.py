@@ -119,10 +119,10 @@ class FlexConvNd(WindowedKernelNd):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
-        feature_map("input", input, self.ndim, self.in_channels)
-        parameter_dtype("input", input, self.kernel.output.weight)
         if self.padding == "same" and is_evaluated(input):
             return evaluate(self, input, self.out_channels, self.stride)
+        feature_map("input", input, self.ndim, self.in_channels)
+        parameter_dtype("input", input, self.kernel.output.weight)
         parts = self._filter()
         size = tuple(parts[-1].shape[-self.ndim :])
         input, padding = arguments.fit_padding(

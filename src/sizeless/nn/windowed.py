@@ -137,24 +137,18 @@ class WindowedKernelNd(Caching):
 
     def _filter(self) -> tuple[Tensor, ...]:
         """What to convolve with now: a rendered kernel, or its factors if nothing is to be kept."""
-        looking_ahead = self.training and self.look_ahead and torch.is_grad_enabled()
-        if not looking_ahead and self._is_too_large_to_keep():
-            return self._factors()
-        render = self._looking_ahead if looking_ahead else self._plain
-        kept = self._cache.fetch(self, render)
-        if kept is not None:
-            return (kept,)
-        return (self._looking_ahead(),) if looking_ahead else self._factors()
+        if self.training and self.look_ahead and torch.is_grad_enabled():
+            kept = self._cache.fetch(self, self._looking_ahead)
+            return (self._looking_ahead() if kept is None else kept,)
+        kept = self._cache.fetch(self, self._plain, unless=self._is_too_large_to_keep)
+        return self._factors() if kept is None else (kept,)
 
     def _is_too_large_to_keep(self) -> bool:
         """Whether a kernel that does not change is beyond the limit."""
         pairs = self.out_channels * self.in_channels // self.groups
         most = KERNEL_LIMIT // (pairs * self.kernel.output.weight.element_size())
         # The size is read last, since a GPU has to be waited for.
-        if torch.compiler.is_compiling() or math.prod(self.kernel_size) <= most:
-            return False
-        changes = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        return not changes and math.prod(self.size) > most
+        return math.prod(self.kernel_size) > most and math.prod(self.size) > most
 
     def _plain(self) -> Tensor:
         return self._product(*self._factors())

@@ -52,11 +52,11 @@ def test_small_kernels_take_the_short_way_and_large_ones_only_without_gradients(
     input, weight, bias = operands()
     convolve(input, weight, bias, padding=1, groups=4)
     assert len(shortcuts._known) == 1
-    large = operands(kernel=(7, 7), groups=1)
-    convolve(*large, padding="same")
+    large = operands((8, 16, 56, 56), (7, 7), 16)
+    convolve(*large, padding="same", groups=16)
     assert len(shortcuts._known) == 1
     with torch.no_grad():
-        convolve(*large, padding="same")
+        convolve(*large, padding="same", groups=16)
     assert len(shortcuts._known) == 2
 
 

@@ -12,11 +12,13 @@ from torch import Tensor
 from sizeless._precision import autocast_is_on
 from sizeless._validate import int_tuple, one_of, real_tensor
 from sizeless.functional import direct, shortcuts
+from sizeless.functional.backends import products
 from sizeless.functional.correlation import correlate
 from sizeless.functional.factored import correlate_factored, render
 from sizeless.functional.fft import no_autocast, result_dtype, spectral_dtype
 from sizeless.functional.geometry import Geometry, geometry_of
 from sizeless.functional.measured import is_tuning
+from sizeless.functional.one_layout import layout_of_few, one_layout, plan_of_step
 from sizeless.functional.operands import (
     add_bias,
     check_bias,
@@ -25,7 +27,7 @@ from sizeless.functional.operands import (
     spatial_dims,
 )
 from sizeless.functional.padding import PADDING_MODES, Amounts, pad, padding_amounts
-from sizeless.functional.plans import METHODS, Plan, forced_method, plan_for
+from sizeless.functional.plans import METHODS, Plan, check_method, forced_method, plan_for
 
 FEW = 9
 """Taps up to which nothing beats torch's own convolution by much."""
@@ -57,9 +59,10 @@ def convolve(
     finds the fastest for its shape: torch's own convolution in either memory layout, or products
     of spectra of overlapping blocks. [`plan`][sizeless.functional.plan] shows the choice,
     [`use_method`][sizeless.functional.use_method] and the environment variable
-    ``SIZELESS_METHOD`` force one. The Fourier path computes half precision in float32, also under
-    ``torch.autocast``, and returns the dtype of the direct path. Spectra are kept in
-    chunks of a fixed size, and not for the backward pass.
+    ``SIZELESS_METHOD`` force one. Libraries of others, such as cuDNN, can take part as
+    [back ends][sizeless.functional.backends.Backend]. The Fourier path computes half precision in
+    float32, also under ``torch.autocast``, and returns the dtype of the direct path. Spectra are
+    kept in chunks of a fixed size, and not for the backward pass.
 
     Args:
         input: feature map of shape ``(N, C, *spatial)`` with 1, 2 or 3 spatial axes.
@@ -75,8 +78,8 @@ def convolve(
             amount may exceed the input: the map is wrapped or reflected repeatedly.
         causal: pad ``d (k - 1)`` before the start alone, so that an output sees no later input
             (1 spatial axis; ``padding`` 0 or ``"same"``); gives ``ceil(size / stride)`` outputs.
-        method: ``"direct"``, ``"channels_last"`` (direct, in that layout), ``"fft"``, or
-            ``"auto"``: for each product the one that should be fastest.
+        method: ``"direct"``, ``"channels_last"`` (direct, in that layout), ``"fft"``, the name of
+            a back end, or ``"auto"``: for each product the one that should be fastest.
 
     Returns:
         Feature map of shape ``(N, out, *output_size)`` in the memory layout of ``input``.
@@ -97,19 +100,19 @@ def convolve(
     key = shortcuts.key_of(input, weight, bias, forced_method(), *arguments)
     known = shortcuts.shortcut(key)
     if known is not None:
-        return keep_layout(known.run(input, weight, bias), input)
+        return known.run(input, weight, bias)
     spatial_dims(input)
     one_of("padding_mode", padding_mode, PADDING_MODES)
-    one_of("method", method, METHODS)
+    check_method("method", method)
     check_filter("weight", weight, input, groups)
     check_bias(bias, weight.shape[0], input)
     placement = _place(weight.shape[2:], stride, padding, dilation, causal)
     padded, placement = _padded(input, placement, padding_mode)
     geometry = geometry_of(padded, weight, *placement, groups)
-    method = _method(geometry, method)
+    method = _method(geometry, method, input.device.type, input, measure=True)
     known = None if padded is not input else _shortcut(key, input, weight, geometry, method)
     if known is not None:
-        return keep_layout(known.run(input, weight, bias), input)
+        return known.run(input, weight, bias)
     output = correlate_with_bias(padded, weight, bias, geometry, method)
     return keep_layout(output, input)
 
@@ -165,7 +168,7 @@ def convolve_factored(
     """
     ndim = spatial_dims(input)
     _check_factors(coefficients, basis, ndim)
-    one_of("method", method, METHODS)
+    check_method("method", method)
     shape = (*coefficients.shape[:2], *basis.shape[1:])
     placement = _place(basis.shape[1:], stride, padding, dilation, causal)
     one_of("padding_mode", padding_mode, PADDING_MODES)
@@ -174,8 +177,8 @@ def convolve_factored(
     check_bias(bias, shape[0], input)
     padded, placement = _padded(input, placement, padding_mode)
     geometry = geometry_of(padded, shape, *placement, groups)
-    method = _method(geometry, method)
-    if method == "direct" or geometry.group_inputs == 1:
+    method = _method(geometry, method, input.device.type, input, measure=True)
+    if method in ("direct", "channels_last") or method not in METHODS or geometry.group_inputs == 1:
         output = correlate_with_bias(padded, render(coefficients, basis), bias, geometry, method)
     else:
         output = _correlate_factored(padded, coefficients, basis, bias, geometry, method)
@@ -238,7 +241,7 @@ def plan(
         padding_mode: As for ``convolve``.
         causal: As for ``convolve``.
         method: As for ``convolve``.
-        device_type: Where it would run, if ``input`` is a shape.
+        device_type: Where it would run, in float32, if ``input`` is a shape.
 
     Returns:
         The methods of the output and of both gradients; ``str`` gives one line.
@@ -250,15 +253,19 @@ def plan(
         >>> plan((8, 64, 56, 56), (64, 1, 7, 7), padding="same", groups=64).output.method
         'direct'
     """
-    if isinstance(input, Tensor):
-        device_type = input.device.type
+    like = input if isinstance(input, Tensor) else None
+    if like is not None:
+        device_type = like.device.type
     shapes = [tuple(part.shape if isinstance(part, Tensor) else part) for part in (input, weight)]
     placement = _place(shapes[1][2:], stride, padding, dilation, causal)
     if one_of("padding_mode", padding_mode, PADDING_MODES) != "zeros":
         sizes = (n + sum(pair) for n, pair in zip(shapes[0][2:], placement.amounts, strict=True))
         shapes[0], placement = (*shapes[0][:2], *sizes), placement.without_padding()
     geometry = geometry_of(shapes[0], shapes[1], *placement, groups)
-    return plan_for(geometry, device_type, _method(geometry, one_of("method", method, METHODS)))
+    method = _method(geometry, check_method("method", method), device_type, like)
+    if method in METHODS:
+        return plan_of_step(geometry, device_type, method)
+    return products.plan_with_backends(geometry, method, device_type, like)
 
 
 class _Placement(NamedTuple):
@@ -313,12 +320,16 @@ def _padded(input: Tensor, placement: _Placement, mode: str) -> tuple[Tensor, _P
     return pad(input, placement.amounts, mode), placement.without_padding()
 
 
-def _method(geometry: Geometry, method: str) -> str:
-    """Return the method that is forced, or ``"direct"`` for the smallest kernels."""
+def _method(
+    geometry: Geometry, method: str, device_type: str, like: Tensor | None, *, measure: bool = False
+) -> str:
+    """Return the method that is forced, that of back ends, or ``"direct"`` for few taps."""
     if method == "auto":
         method = forced_method()
+    if method == "auto" or method not in METHODS:
+        method = products.method_with_backends(geometry, method, device_type, like, measure=measure)
     if method == "auto" and geometry.taps <= FEW and max(geometry.kernel) <= 5:
-        return "direct"
+        return layout_of_few(geometry, device_type, like)
     return method
 
 
@@ -326,13 +337,16 @@ def _shortcut(
     key: shortcuts.Key | None, input: Tensor, weight: Tensor, geometry: Geometry, method: str
 ) -> shortcuts.Shortcut | None:
     """Return the one call that this comes to; with gradients, the others have plans too."""
-    if key is None:
+    if key is None or method not in METHODS:
         return None
-    alone = not torch.is_grad_enabled()
-    if method == "auto" and alone and not is_tuning():
-        method = plan_for(geometry, input.device.type).output.method
-    if method == "direct" or (method == "channels_last" and alone):
-        last = method == "channels_last"
+    if torch.is_grad_enabled():
+        layout = one_layout(input, weight, geometry, method)
+    elif method == "auto" and not is_tuning():
+        layout = plan_for(geometry, input.device.type).output.method
+    else:
+        layout = method
+    if layout in ("direct", "channels_last"):
+        last = layout == "channels_last"
         return shortcuts.find(key, input, weight, geometry, channels_last=last)
     return None
 
@@ -341,13 +355,16 @@ def correlate_with_bias(
     input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, method: str
 ) -> Tensor:
     """Correlate what has been checked and padded (but with zeros), and add the bias."""
-    if method == "direct":
-        return direct.output(input, weight, geometry, bias, channels_last=False)
+    layout = one_layout(input, weight, geometry, method) if method in METHODS else None
+    if layout is not None:
+        last = layout == "channels_last"
+        return direct.output(input, weight, geometry, bias, channels_last=last)
     dtype, operand = result_dtype(input), _operand_dtype(geometry, input, method)
     with no_autocast(input.device.type):
         tensors = [input, weight] if bias is None else [input, weight, bias]
         tensors = [tensor.to(operand) for tensor in tensors]
-        output = correlate(tensors[0], tensors[1], geometry, method)
+        computed = correlate if method in METHODS else products.correlate
+        output = computed(tensors[0], tensors[1], geometry, method)
         return add_bias(output, None if bias is None else tensors[2]).to(dtype)
 
 

@@ -107,6 +107,8 @@ def run_gradients(
     if first == second and first.method == "fft":
         to_input, to_weight = _by_fft(grad, input, weight, geometry, first)
         return to_input, to_weight
+    if first.method == second.method == "channels_last":
+        grad = direct.turned(grad)
     return (
         _one_input_gradient(grad, weight, geometry, first),
         _one_weight_gradient(grad, input, geometry, second),

@@ -8,21 +8,28 @@ plans were measured (``functional.tuning``), these are followed instead.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 from sizeless.functional.blocks import Blocks
-from sizeless.functional.direct import is_passed_over, pads_first
+from sizeless.functional.direct import LANES, is_passed_over, pads_first
 from sizeless.functional.geometry import Geometry
 from sizeless.functional.partial_transform import by_matrix, matrix_work
-
-_LANES = 16
-"""Channels that a vector holds: fewer outputs leave lanes idle."""
 
 _LARGE = {1: 14, 2: 14, 3: 9}
 """Longest side of a kernel whose weight gradient has a fast implementation."""
 
 _UNEVEN = {1: 1600.0, 2: 1100.0, 3: 550.0}
 """Picoseconds per multiply-add of such a gradient's largest kernels that outputs share."""
+
+_UNEVEN_CHANNELS = 1.5
+"""Time in torch's usual layout where outputs fill neither whole vectors nor the half of one."""
+
+_NARROW_GRADIENT = 20.0
+"""Picoseconds per multiply-add of torch's own gradient of the input, of full vectors, where there
+are fewer channels than a vector holds."""
+
+_IMAGE = 3
 
 _PLAIN_GRADIENT = 250.0
 """Picoseconds per multiply-add where torch leaves its fast library aside."""
@@ -108,19 +115,57 @@ def direct_cost(geometry: Geometry, product: str, *, channels_last: bool) -> flo
     return picoseconds * 1e-3 * macs + per_sample * samples + 2e4
 
 
+def step_cost(geometry: Geometry, *, channels_last: bool) -> float:
+    """Nanoseconds of a training step by torch's own operation and its own derivative."""
+    cost = sum(
+        direct_cost(geometry, product, channels_last=channels_last)
+        for product in ("output", "input_gradient", "weight_gradient")
+    )
+    if channels_last:
+        usual, last = _PER_SAMPLE[geometry.ndim]
+        samples = geometry.in_channels * math.prod(geometry.size)
+        samples += geometry.out_channels * math.prod(geometry.output_size)
+        # Input and gradient are each turned once for two products.
+        return cost - (last - usual) * geometry.batch * samples
+    inputs, outputs = geometry.in_channels, geometry.out_channels
+    if geometry.groups == 1 and min(inputs, outputs) < LANES:
+        rate = _NARROW_GRADIENT * _idle(inputs) * _idle(outputs)
+        usually = _rate(geometry, "input_gradient", channels_last=False)
+        cost += 1e-3 * (rate - usually) * geometry.macs * geometry.inside
+    return cost
+
+
+@lru_cache(maxsize=4096)
+def is_better_turned(geometry: Geometry, *, in_training: bool) -> bool:
+    """Whether torch's own operation, or a training step with it, is faster with channels last.
+
+    Not where channels are not mixed, nor with the few of an image, for which torch has operations
+    of its own.
+    """
+    few = geometry.in_channels <= _IMAGE or geometry.out_channels == 1
+    if few or geometry.group_inputs == 1 or is_passed_over(geometry):
+        return False
+    usual, last = (
+        step_cost(geometry, channels_last=turned)
+        if in_training
+        else direct_cost(geometry, "output", channels_last=turned)
+        for turned in (False, True)
+    )
+    return last < usual
+
+
 def _rate(geometry: Geometry, product: str, *, channels_last: bool) -> float:
     """Picoseconds per multiply-add of a forward convolution, or the one that is its adjoint."""
     outputs, inputs = geometry.group_outputs, geometry.group_inputs
     if product == "input_gradient":
         outputs, inputs = inputs, outputs
     if geometry.groups == 1:
-        uneven = outputs > _LANES and outputs % _LANES and not channels_last
         rate = _dense_rate(geometry, channels_last=channels_last) * _idle(outputs)
-        return 1.3 * rate if uneven else rate
+        return rate * _unevenness(outputs, channels_last=channels_last)
     if inputs > 1 or outputs > 1:
         if min(inputs, outputs) == 1:
             return 80.0 if inputs == 1 else 180.0
-        return 9.5 * (_LANES / outputs if outputs < 4 else max(8 / outputs, 1.0))
+        return 9.5 * (LANES / outputs if outputs < 4 else max(8 / outputs, 1.0))
     if geometry.ndim == 3:
         return 15.0 if channels_last else 17.5
     return 14.5
@@ -133,7 +178,12 @@ def _dense_rate(geometry: Geometry, *, channels_last: bool) -> float:
 
 
 def _idle(channels: int) -> float:
-    return -(-channels // _LANES) * _LANES / channels
+    return -(-channels // LANES) * LANES / channels
+
+
+def _unevenness(outputs: int, *, channels_last: bool) -> float:
+    full = outputs % LANES == 0 or outputs == LANES // 2
+    return 1.0 if full or channels_last else _UNEVEN_CHANNELS
 
 
 def _gradient_rate(geometry: Geometry, *, channels_last: bool) -> float:
@@ -148,12 +198,16 @@ def _gradient_rate(geometry: Geometry, *, channels_last: bool) -> float:
         # Past about a million multiply-adds per pair of channels the channels-last operation
         # leaves its fast implementation, and takes a hundred times as long.
         lost = ndim == 2 and geometry.taps * math.prod(geometry.output_size) > 5e5
-        if channels_last:
-            return 2500.0 if lost else _CHANNELS_LAST_SHARE[ndim] * (8.0 + _UNEVEN[ndim] / outputs)
-        return 8.0 + _UNEVEN[ndim] / outputs
+        if channels_last and lost:
+            return 2500.0
+        share = _CHANNELS_LAST_SHARE[ndim] if channels_last else 1.0
+        return share * (8.0 + _UNEVEN[ndim] / outputs)
     if ndim == 3:
-        return 20.0 if channels_last else 40.0
-    return 10.5 * _idle(outputs) if geometry.groups == 1 else 13.0
+        full = outputs % LANES == geometry.group_inputs % LANES == 0
+        rates = (15.0, 13.0) if full else (40.0, 20.0)
+        return rates[channels_last]
+    dense = 10.5 * _idle(outputs) * _unevenness(outputs, channels_last=channels_last)
+    return 13.0 if geometry.groups > 1 else dense
 
 
 def _depthwise_gradient_rate(geometry: Geometry, large: bool, *, channels_last: bool) -> float:

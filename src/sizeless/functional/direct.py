@@ -10,12 +10,14 @@ from torch.nn import functional as F
 
 from sizeless.functional.fft import result_dtype
 from sizeless.functional.geometry import Geometry
-from sizeless.functional.operands import has_channels_last
 from sizeless.functional.operators import somebody_looks
 from sizeless.functional.padding import Amounts
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+LANES = 16
+"""Channels that a vector holds: fewer outputs leave lanes idle."""
 
 _WIDEST_FAST_PADDING = 6
 """Padding beyond which oneDNN's forward convolutions in torch's usual layout take 2 to 15 times as
@@ -40,20 +42,30 @@ def output(
     first = input.device.type == "cpu" and pads_first(geometry, channels_last=channels_last)
     inner, outer = _shares(geometry.amounts, first)
     padded = F.pad(input, outer) if any(outer) else input
-    stride, dilation = geometry.stride, geometry.dilation
-    row = channels_last and geometry.ndim == 1
-    if row:
-        padded, weight = padded.unsqueeze(2), weight.unsqueeze(2)
-        stride, dilation, inner = (1, *stride), (1, *dilation), (0, *inner)
-    if channels_last:
-        padded = padded.contiguous(memory_format=_FORMATS[len(stride)])
+    stride, dilation, groups = geometry.stride, geometry.dilation, geometry.groups
     if _is_passed_over(padded, geometry):
-        return torch.mkldnn_convolution(
-            padded, weight, bias, inner, stride, dilation, geometry.groups
-        )
-    convolution = CONVOLUTIONS[len(stride)]
-    values = convolution(padded, weight, bias, stride, inner, dilation, geometry.groups)
-    return values.squeeze(2) if row else values
+        padded = turned(padded) if channels_last else padded
+        return torch.mkldnn_convolution(padded, weight, bias, inner, stride, dilation, groups)
+    convolution = turned_convolution if channels_last else CONVOLUTIONS[geometry.ndim]
+    return convolution(padded, weight, bias, stride, inner, dilation, groups)
+
+
+def turned_convolution(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> Tensor:
+    """Convolve with channels last in memory; a sequence becomes an image of one row."""
+    if input.dim() > 3:
+        convolution = CONVOLUTIONS[input.dim() - 2]
+        return convolution(turned(input), weight, bias, stride, padding, dilation, groups)
+    image = input.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    options = (1, *stride), (0, *padding), (1, *dilation), groups
+    return CONVOLUTIONS[2](image, weight.unsqueeze(2), bias, *options).squeeze(2)
 
 
 def input_gradient(
@@ -61,10 +73,9 @@ def input_gradient(
 ) -> Tensor:
     """Return the gradient of the input.
 
-    On a CPU, with stride 1, it is a convolution with the kernels flipped and the channels swapped:
-    those run faster than the gradient operation.
+    With stride 1 it is also a convolution with the kernels flipped and the channels swapped.
     """
-    if grad.device.type == "cpu" and set(geometry.stride) == {1}:
+    if grad.device.type == "cpu" and flips(geometry, channels_last=channels_last):
         axes = tuple(range(2, grad.dim()))
         swapped = weight.unflatten(0, (geometry.groups, -1)).transpose(1, 2).flatten(0, 1)
         mirrored = tuple(
@@ -92,6 +103,42 @@ def weight_gradient(
     return _backward(grad, input, weight, geometry, wanted=1, last=channels_last)
 
 
+def turned(values: Tensor) -> Tensor:
+    """Return a map with its channels last in memory, which no operation has to turn again."""
+    row = values.dim() == 3
+    values = values.unsqueeze(2) if row else values
+    values = values.contiguous(memory_format=FORMATS[values.dim() - 2])
+    return values.squeeze(2) if row else values
+
+
+def flips(geometry: Geometry, *, channels_last: bool) -> bool:
+    """Whether a CPU had better compute the gradient of the input as a convolution.
+
+    Torch's operation for it is slow where the output has few channels, in depthwise convolutions
+    of volumes, and beyond wide padding; elsewhere turning the kernels round is work for nothing.
+    """
+    if set(geometry.stride) != {1}:
+        return False
+    if channels_last or _is_wide(geometry) or is_passed_over(geometry):
+        return True
+    if geometry.groups > 1:
+        return min(geometry.group_inputs, geometry.group_outputs) == 1 and geometry.ndim == 3
+    return geometry.out_channels < LANES
+
+
+def has_best_derivative(geometry: Geometry, device_type: str, *, channels_last: bool) -> bool:
+    """Whether torch's own derivative of its operation is as fast as our products one by one.
+
+    With channels last it turns gradient and input once for both.
+    """
+    if device_type != "cpu":
+        return not channels_last
+    if channels_last:
+        mixed = geometry.group_inputs > 1 or geometry.ndim < 3
+        return mixed and not is_passed_over(geometry)
+    return not flips(geometry, channels_last=False)
+
+
 def pads_first(geometry: Geometry, *, channels_last: bool) -> bool:
     """Whether a CPU had better pad a map before a forward convolution than by it.
 
@@ -110,8 +157,6 @@ def padding_of_one_call(
 ) -> tuple[int, ...] | None:
     """Return the padding with which torch's operation alone gives the output, if it does."""
     if _may_hang(input, geometry) or _is_passed_over(input, geometry):
-        return None
-    if channels_last and not (geometry.ndim > 1 and has_channels_last(input)):
         return None
     first = input.device.type == "cpu" and pads_first(geometry, channels_last=channels_last)
     inner, outer = _shares(geometry.amounts, first)
@@ -183,7 +228,7 @@ def _backward(
         grad, padded, weight = grad.unsqueeze(2), padded.unsqueeze(2), weight.unsqueeze(2)
         stride, dilation, inner = (1, *stride), (1, *dilation), (0, *inner)
     if last:
-        layout = _FORMATS[len(stride)]
+        layout = FORMATS[len(stride)]
         grad = grad.contiguous(memory_format=layout)
         padded = padded.contiguous(memory_format=layout)
     mask = [wanted == 0, wanted == 1, False]

@@ -12,7 +12,15 @@ import torch
 
 from sizeless.functional import plan_table
 from sizeless.functional.geometry import Geometry
-from sizeless.functional.plans import Plan, Step, candidates, forget_plans, plan_for
+from sizeless.functional.plan_table import Lines
+from sizeless.functional.plans import (
+    Plan,
+    Step,
+    candidates,
+    forget_plans,
+    measured_contest,
+    plan_for,
+)
 
 Products = tuple[str, ...]
 Run = Callable[[Products, Step], object]
@@ -44,7 +52,8 @@ def tuning() -> Iterator[None]:
     shape: the first training step of a model takes some seconds, and later ones, in this process
     and others on this machine, follow what was measured. It holds for the same shapes, number of
     threads and version of torch, and other dtypes follow it; other shapes follow the model of
-    costs. Kept in the folder that ``SIZELESS_CACHE`` names, or in the system's folder for caches.
+    costs. Back ends that support a convolution are measured too, for each dtype. Kept in the folder
+    that ``SIZELESS_CACHE`` names, or in the system's folder for caches.
 
     A process has one such block at a time.
 
@@ -96,6 +105,33 @@ def tuned_plan(
         plan_table.record(geometry, device.type, steps)
         forget_plans()
     return plan_for(geometry, device.type, method)
+
+
+def tuned_contest(
+    geometry: Geometry,
+    device: torch.device,
+    label: str,
+    contenders: tuple[list[Step], list[Step]],
+    runner: Callable[[], Run],
+) -> Lines | None:
+    """Return who is fastest, back ends or ``"auto"``, measured before or now if tuning is on.
+
+    Args:
+        geometry: Where the taps fall.
+        device: Where they are measured.
+        label: Dtype, names and versions: what the measurement holds for.
+        contenders: Back ends for the output, and for both gradients.
+        runner: Prepares what computes the products.
+    """
+    if _Switch.is_on and plan_table.recorded(geometry, device.type, label) is None:
+        own, run, fastest = Step("auto"), runner(), []
+        for products, steps in zip((("output",), GRADIENTS), contenders, strict=True):
+            times = _times(run, products, [own, *steps], device)
+            fastest.append(str(_fastest(times, own)[0]))
+        lines = fastest[0], fastest[1], fastest[1]
+        plan_table.record(geometry, device.type, lines, label)
+        forget_plans()
+    return measured_contest(geometry, device.type, label)
 
 
 def _measure(geometry: Geometry, device: torch.device, run: Run) -> Plan:

@@ -59,16 +59,19 @@ def table_path() -> Path | None:
     return None if folder is None else folder / "plans.json"
 
 
-def recorded(geometry: Geometry, device_type: str) -> Lines | None:
-    """Return what was measured for a geometry on this machine with this number of threads."""
+def recorded(geometry: Geometry, device_type: str, label: str = "") -> Lines | None:
+    """Return what was measured for a geometry on this machine with this number of threads.
+
+    A label names the back ends that contended: where they are others, it was not measured.
+    """
     with _lock:
-        return _table().get(_machine(device_type), {}).get(_key(geometry))
+        return _table().get(_machine(device_type), {}).get(_key(geometry, label))
 
 
-def record(geometry: Geometry, device_type: str, lines: Lines) -> None:
+def record(geometry: Geometry, device_type: str, lines: Lines, label: str = "") -> None:
     """Keep what was measured, for this process until ``save`` is called."""
     with _lock:
-        _table().setdefault(_machine(device_type), {})[_key(geometry)] = lines
+        _table().setdefault(_machine(device_type), {})[_key(geometry, label)] = lines
 
 
 def save() -> Path | None:
@@ -152,5 +155,5 @@ def processor(info: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
-def _key(geometry: Geometry) -> str:
-    return json.dumps(geometry, separators=(",", ":"))
+def _key(geometry: Geometry, label: str) -> str:
+    return f"{json.dumps(geometry, separators=(',', ':'))} {label}".rstrip()

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import torch
 
-from sizeless._validate import one_of
 from sizeless.functional import shortcuts
+from sizeless.functional.backends.registry import check_name
 from sizeless.functional.blocks import cut
 from sizeless.functional.costs import direct_cost, factored_saves, spectral_cost
 from sizeless.functional.fft import good_length
 from sizeless.functional.geometry import Geometry
-from sizeless.functional.plan_table import recorded
+from sizeless.functional.plan_table import Lines, recorded
 
 METHODS = ("auto", "direct", "channels_last", "fft")
 
@@ -48,7 +48,7 @@ class Step(NamedTuple):
     """How one product is computed.
 
     Attributes:
-        method: ``"direct"``, ``"channels_last"`` or ``"fft"``.
+        method: ``"direct"``, ``"channels_last"``, ``"fft"``, or the name of a back end.
         lengths: For ``"fft"``, the length of a block's transform on each axis.
     """
 
@@ -97,10 +97,12 @@ def use_method(method: str) -> Iterator[None]:
     ``torch.compile`` keeps the method under which it was traced.
 
     Args:
-        method: ``"auto"``, ``"direct"``, ``"channels_last"`` or ``"fft"``.
+        method: ``"auto"``, ``"direct"``, ``"channels_last"``, ``"fft"``, or the name of a back end
+            that is here, such as ``"cudnn"``: it takes what it supports, and the rest is computed
+            as by ``"auto"``.
 
     Raises:
-        ValueError: For another name.
+        ValueError: For another name, such as that of a back end that is not here.
 
     Examples:
         >>> import torch
@@ -109,7 +111,7 @@ def use_method(method: str) -> Iterator[None]:
         ...     convolve(torch.ones(1, 1, 8), torch.ones(1, 1, 3)).round().flatten().tolist()
         [3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
     """
-    token = _forced.set(one_of("method", method, METHODS))
+    token = _forced.set(check_method("method", method))
     try:
         yield
     finally:
@@ -124,12 +126,24 @@ def forced_method() -> str:
     """
     forced = _forced.get()
     if forced is None:
-        forced = one_of(ENVIRONMENT, os.environ.get(ENVIRONMENT, "auto"), METHODS)
+        forced = check_method(ENVIRONMENT, os.environ.get(ENVIRONMENT, "auto"))
     return forced
 
 
+def check_method(argument: str, method: str) -> str:
+    """Return a method of ours or the name of a back end that is here.
+
+    Raises:
+        ValueError: For another name.
+    """
+    return method if method in METHODS else check_name(argument, method, METHODS)
+
+
 def plan_for(geometry: Geometry, device_type: str, method: str = "auto") -> Plan:
-    """Return the plan for a geometry: measured, of the model of costs, or of one method alone."""
+    """Return our plan for a geometry: measured, of the model of costs, or of one method alone.
+
+    What a back end leaves to us is computed as by ``"auto"``.
+    """
     return _plan_here(geometry, device_type, method, executor(device_type))
 
 
@@ -145,6 +159,8 @@ def executor(device_type: str) -> int:
 def _plan_here(geometry: Geometry, device_type: str, method: str, _executor: int) -> Plan:
     if method in ("direct", "channels_last"):
         return Plan(*[Step(method)] * 3)
+    if method != "fft":
+        method = "auto"
     if method == "auto" and _Plans.are_read:
         lines = recorded(geometry, device_type)
         if lines is not None:
@@ -181,9 +197,20 @@ def _saves(geometry: Geometry, lengths: tuple[int, ...], functions: int) -> bool
     return factored_saves(geometry, cut(geometry, lengths), functions)
 
 
+def measured_contest(geometry: Geometry, device_type: str, label: str) -> Lines | None:
+    """Return who was fastest among us and back ends; ``label`` has their names and versions."""
+    return _contest_here(geometry, device_type, label, executor(device_type))
+
+
+@lru_cache(maxsize=4096)
+def _contest_here(geometry: Geometry, device_type: str, label: str, _executor: int) -> Lines | None:
+    return recorded(geometry, device_type, label) if _Plans.are_read else None
+
+
 def forget_plans() -> None:
     """Make plans anew, from what has been measured by now."""
     _plan_here.cache_clear()
+    _contest_here.cache_clear()
     shortcuts.forget()
 
 

@@ -55,7 +55,7 @@ FUNCTIONS = [
     argument(convolved, "groups", 0, ValueError, "at least 1"),
     argument(convolved, "groups", "1", TypeError, "an int"),
     argument(convolved, "padding_mode", "mirror", ValueError, "'zeros', 'circular', 'reflect'"),
-    argument(convolved, "method", "FFT", ValueError, "'channels_last' or 'fft'"),
+    argument(convolved, "method", "FFT", ValueError, "'fft', or the name of a back end"),
     argument(convolved, "causal", "no", TypeError, "True or False"),
     argument(partial(convolved, padding="valid"), "causal", True, ValueError, "0 or 'same'"),
     wrong(

@@ -27,7 +27,15 @@ def constant(build: Callable[..., Tensor], *arguments: Any) -> Tensor:
         build: Makes a tensor from numbers, a dtype and a device; a function of a module.
         arguments: What it takes, all hashable.
     """
+    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        return _of_graph(build, *arguments)
     return _kept(build, *arguments) if tensors_last() else build(*arguments)
+
+
+@torch.compiler.assume_constant_result
+def _of_graph(build: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """The tensor itself, made when a graph is, and not by the graph at every call."""
+    return _kept(build, *arguments)
 
 
 @lru_cache(maxsize=256)

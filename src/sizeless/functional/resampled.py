@@ -60,6 +60,9 @@ def correlate_resampled(
         >>> torch.testing.assert_close(output, strided)
     """
     tables = [table for each in waves for table in each]
+    if torch.compiler.is_compiling():
+        # Axes of one size share theirs, and a graph takes no tensor twice.
+        tables = [table.clone() for table in tables]
     result: Tensor = _Output.apply(input, weight, gains, *tables)
     return result
 

@@ -5,6 +5,7 @@ The whole operation is linear and separable, so it is one small real matrix per 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -327,14 +328,15 @@ def resample(
         torch.Size([1, 3, 16, 21])
     """
     ndim = spatial_dims(input)
-    sizes = int_tuple("output_size", output_size, ndim)
+    new_sizes = int_tuple("output_size", output_size, ndim)
     one_of("amplitude", amplitude, AMPLITUDES)
     one_of("method", method, METHODS)
     dtype = spectral_dtype(input)
     like = torch.empty(0, dtype=dtype, device=input.device)
     resampling = Resampling(
-        tuple(input.shape[2:]),
-        sizes,
+        # A compiler makes one graph for each size of the maps.
+        tuple(operator.index(size) for size in input.shape[2:]),
+        tuple(operator.index(size) for size in new_sizes),
         _window(cutoff, transition, ndim, like),
         amplitude=amplitude,
         method=method,

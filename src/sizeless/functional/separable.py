@@ -97,6 +97,9 @@ def along_waves(
         tensor([[1., 3.]])
     """
     tables = [table for each in waves for table in each]
+    if torch.compiler.is_compiling():
+        # Axes of one size share theirs, and a graph takes no tensor twice.
+        tables = [table.clone() for table in tables]
     output: Tensor = _AlongWaves.apply(input, gains, tuple(enumerate(axes)), *tables)[0]
     return output
 
@@ -231,8 +234,10 @@ class _AlongWaves(Function):
         count = len(ctx.places)
         waves, amplitudes = by_axis(saved[:-count]), saved[-count:]
         pulls = [] if grad is None else [(grad, count)]
+        # Zeros in a graph, which has no second derivatives.
+        in_graph = torch.compiler.is_compiling()
         for i, each in enumerate(to_amplitudes):
-            if each is not None:
+            if each is not None and not in_graph:
                 pulls.append((along(each, waves[i].analysis(each).t(), ctx.places[i][1]), i))
         to_input = to_gains = None
         for pulled, before in pulls:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sizeless._calls import CONVOLUTIONS, Call, Strides, passes
-from sizeless.functional.circular_products import circular_flops
+from sizeless.functional.circular_operators import circular_flops
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
 
 

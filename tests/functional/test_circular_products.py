@@ -11,8 +11,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 from sizeless.functional import circular_spectra
-from sizeless.functional.circular_products import circular_flops, convolve_spectra
-from sizeless.functional.circular_spectra import half_of
+from sizeless.functional.circular_operators import circular_flops
+from sizeless.functional.circular_products import convolve_spectra
+from sizeless.functional.cropped_spectra import half_of
 
 SHAPES = [(1, 1, 3), (2, 1, 3), (3, 2, 2), (5, 1, 1), (4, 3, 2)]
 """Maps, outputs of a group, groups."""
@@ -150,7 +151,11 @@ def test_little_is_saved_for_the_backward_pass():
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         convolve_spectra(input, filter, None, 3)
-    assert {tensor.data_ptr() for tensor in saved} == {input.data_ptr(), filter.data_ptr()}
+    # The filter, and in place of the input its spectra: the constant and the Nyquist frequency of
+    # the last axis are the two columns more.
+    columns = input.nbytes // 10
+    assert sum(tensor.nbytes for tensor in saved) == input.nbytes + 2 * columns + filter.nbytes
+    assert input.data_ptr() not in {tensor.data_ptr() for tensor in saved}
 
 
 def test_half_sizes():

@@ -1,14 +1,17 @@
-"""NIFF in use: filters that are kept between calls, and exported graphs."""
+"""NIFF in use: filters that are kept between calls, changed networks, and exported graphs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sizeless import NIFFConv1d, NIFFConv2d
+from sizeless.functional import hermitian_half
+from sizeless.kernels import MLP
 from sizeless.nn import NIFFConvNd, cached_kernels
 
 
@@ -65,6 +68,74 @@ def test_training_renders_at_every_call(rendered: list[tuple[int, ...]]) -> None
     with cached_kernels(layer):
         layer(input), layer(input)
     assert len(rendered) == 3
+
+
+class Squared(MLP):
+    """Other functions than its weights say."""
+
+    def basis(self, coordinates: Tensor) -> Tensor:
+        return super().basis(coordinates).square()
+
+
+def unchanged(_layer: NIFFConv2d) -> None:
+    pass
+
+
+def with_another_real_part(layer: NIFFConv2d) -> None:
+    layer.real = Squared(2, layer.real.out_features, hidden=(8, 4), dtype=torch.float64)
+
+
+def with_another_activation(layer: NIFFConv2d) -> None:
+    layer.imag.activation = nn.Tanh()
+
+
+def with_a_hook(layer: NIFFConv2d) -> None:
+    layer.imag.linears[0].register_forward_hook(lambda _module, _input, output: 2 * output)
+
+
+def with_a_hook_before(layer: NIFFConv2d) -> None:
+    layer.real.linears[1].register_forward_pre_hook(lambda _module, input: (input[0] - 1,))
+
+
+def with_normalised_weights(layer: NIFFConv2d) -> None:
+    nn.utils.parametrizations.weight_norm(layer.real.linears[0])
+
+
+def with_other_widths(layer: NIFFConv2d) -> None:
+    features = layer.imag.out_features
+    layer.imag = MLP(2, features, hidden=(3, 4), activation=nn.SiLU, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(
+    "change",
+    [
+        unchanged,
+        with_another_real_part,
+        with_another_activation,
+        with_a_hook,
+        with_a_hook_before,
+        with_normalised_weights,
+        with_other_widths,
+    ],
+)
+def test_the_filter_is_what_the_networks_say_whatever_they_are(
+    change: Callable[[NIFFConv2d], object], groups: int
+) -> None:
+    layer, size = NIFFConv2d(4, 4, groups, dtype=torch.float64), (5, 6)
+    change(layer)
+    whole = [
+        network(layer.frequencies(size)).movedim(-1, 0).reshape(4, 4 // groups, *size)
+        for network in (layer.real, layer.imag)
+    ]
+    expected, actual = hermitian_half(*whole, ndim=2), layer.half_spectrum(size)
+    torch.testing.assert_close(actual, expected)
+    weights = torch.randn_like(torch.stack(actual))
+    gradients = [
+        torch.autograd.grad((torch.stack(parts) * weights).sum(), list(layer.parameters()))
+        for parts in (actual, expected)
+    ]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize(

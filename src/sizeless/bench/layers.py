@@ -128,6 +128,27 @@ def niff_cases(quick: bool, device: str) -> Iterator[Case]:
         yield layer_case("NIFF", name, mode, shape, *contenders, kernel=shape[2], work=work)
 
 
+def pooled_niffconv2d(in_turn: bool, shape: tuple[int, ...]) -> tuple[nn.Module, Tensor]:
+    """Build a depthwise NIFFConv2d with a DiffStride2d of stride 2 behind it, and an input."""
+    layer = sizeless.PooledNIFFConv2d(shape[1], shape[1], groups=shape[1])
+    return (nn.Sequential(layer.conv, layer.pool) if in_turn else layer), torch.randn(shape)
+
+
+def pooled_niff_cases(quick: bool, device: str) -> Iterator[Case]:
+    """NIFF and a stride in one step against one after the other."""
+    for channels, side in ((128, 28), (64, 32), (64, 56)):
+        shape = (2, 8, side, side) if quick else (8, channels, side, side)
+        half = (*shape[:2], side // 2, side // 2)
+        builds = [partial(pooled_niffconv2d, in_turn, shape) for in_turn in (False, True)]
+        for mode in MODES:
+            others = {"one after the other": builds[1]}
+            contenders = against(builds[0], others, mode, device)
+            moved = 4.0 * (math.prod(shape) + math.prod(half))
+            work = Work(moved * (2.5 if mode == "training" else 1), math.inf)
+            name = f"NIFFConv2d then DiffStride2d {by(shape)} to {by(half[2:])}"
+            yield layer_case("NIFF", name, mode, shape, *contenders, kernel=side, work=work)
+
+
 def torchvision_network(
     name: str, with_niff: bool, shape: tuple[int, ...]
 ) -> tuple[nn.Module, Tensor]:
@@ -254,6 +275,7 @@ GROUPS = (
     flexconv_cases,
     causal_flexconv_cases,
     niff_cases,
+    pooled_niff_cases,
     network_cases,
     diffstride_cases,
     resample_cases,

@@ -2,7 +2,8 @@ r"""The three products of a circular convolution with filters given by their spe
 
 With $H$ the filters, at each frequency a matrix of channels, the output is $Y = H X$, the gradient
 of the input $H^\dagger G$, and that of the filters $G X^\dagger$, each frequency weighted by how
-often it counts in the inverse transform.
+often it counts in the inverse transform. An output smaller than the input has the lowest
+frequencies alone, and so have then the spectra and the filters (see ``cropped_spectra``).
 
 Filters are real tensors ``(2, out, in / groups, *half)`` of real and imaginary parts. Those of
 several channels are matrices, multiplied in real numbers, which want the frequencies first: a
@@ -20,11 +21,18 @@ import torch
 from torch import Tensor
 
 from sizeless.functional.constants import constant
-from sizeless.functional.fft import irfftn, rfftn
+from sizeless.functional.cropped_spectra import (
+    fold_,
+    half_of,
+    to_maps,
+    to_spectra,
+    waves_of,
+    weigh_,
+)
 from sizeless.functional.kept_spectra import kept_spectra
 from sizeless.functional.operands import has_channels_last
 
-WORKSPACE = 3 << 19
+WORKSPACE = 1 << 21
 """Bytes that the spectra of one chunk of maps may take."""
 
 SMALL = 64
@@ -41,31 +49,29 @@ class Shape(NamedTuple):
     outputs: int
     """Of one group."""
     size: tuple[int, ...]
+    """Of the maps before."""
+    target: tuple[int, ...]
+    """Of the maps after, no axis of which is longer."""
+
+    @property
+    def waves(self) -> tuple[int, ...]:
+        """Waves of each axis that the maps after can hold."""
+        return waves_of(self.size, self.target)
 
     @property
     def half(self) -> tuple[int, ...]:
         """Frequencies of a half spectrum on each axis."""
-        return half_of(self.size)
+        return half_of(self.waves)
 
     @property
     def frequencies(self) -> int:
         """How many frequencies a half spectrum has."""
         return math.prod(self.half)
 
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """The axes of a map, the last ones of a tensor."""
-        return tuple(range(-len(self.size), 0))
 
-
-def half_of(size: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the size of a half spectrum."""
-    return (*size[:-1], size[-1] // 2 + 1)
-
-
-def blank_map(like: Tensor, channels: int) -> Tensor:
-    """Return an empty map of ``channels`` channels, otherwise like ``like``, layout included."""
-    batch, _, *size = like.shape
+def blank_map(like: Tensor, channels: int, size: tuple[int, ...]) -> Tensor:
+    """Return an empty map of these channels and size, in the dtype and layout of ``like``."""
+    batch = like.shape[0]
     if has_channels_last(like):
         # A view could not be changed in place afterwards, by an activation say.
         laid_out = like.new_empty((batch, *size, channels), device="meta").movedim(-1, 1)
@@ -88,96 +94,119 @@ def blank_filter(like: Tensor, shape: Shape, dtype: torch.dtype) -> Tensor:
     )
 
 
-def fold_(spectrum: Tensor, shape: Shape) -> Tensor:
-    """Make half spectra Hermitian in place, where the last axis is its own negative."""
-    others = shape.axes[1:]
-    ends = {0, shape.size[-1] // 2} if shape.size[-1] % 2 == 0 else {0}
-    for end in ends:
-        plane = spectrum[..., end]
-        if others:
-            opposite = plane.flip(others).roll((1,) * len(others), others)
-            plane.add_(opposite.conj_physical_()).mul_(0.5)
-        else:
-            torch.view_as_real(plane)[..., 1] = 0
-    return spectrum
-
-
-def weigh_(spectrum: Tensor, size: tuple[int, ...], axis: int = -1) -> Tensor:
-    """Multiply half spectra in place by how often a frequency counts, over the map's points."""
-    spectrum.mul_(2 / math.prod(size))
-    spectrum.select(axis, 0).mul_(0.5)
-    if size[-1] % 2 == 0:
-        spectrum.select(axis, size[-1] // 2).mul_(0.5)
-    return spectrum
-
-
 def transform(maps: Tensor, shape: Shape) -> Tensor:
-    """Return the half spectra of ``(N, C, *size)``, new ones."""
-    leading = maps.shape[: -len(shape.size)]
-    if not _is_small(maps, shape):
-        return rfftn(maps.contiguous(), shape.size, shape.axes)
-    matrix = constant(_fourier_matrix, shape.size, maps.dtype, maps.device)
-    values = maps.reshape(-1, math.prod(shape.size)) @ matrix
+    """Return the half spectra of ``(N, C, *map)``, new ones, of maps before or after."""
+    waves = shape.waves
+    leading, size = maps.shape[: -len(waves)], tuple(maps.shape[-len(waves) :])
+    if not _is_small(maps, size):
+        return to_spectra(maps, waves)
+    matrix = constant(_fourier_matrix, size, waves, maps.dtype, maps.device)
+    values = maps.reshape(-1, math.prod(size)) @ matrix
     return torch.view_as_complex(values.view(*leading, *shape.half, 2))
 
 
 def write_inverse(spectra: Tensor, bias: Tensor | None, shape: Shape, place: Tensor) -> None:
-    """Transform spectra back to maps ``(N, C, *size)``, into ``place``."""
-    values = _inverse(spectra, shape)
+    """Transform spectra, which are overwritten, to maps before or after, into ``place``."""
+    values = inverse(spectra, shape, tuple(place.shape[2:]))
     if bias is not None:
         values.add_(bias.view(-1, *(1,) * len(shape.size)))
     place.copy_(values)
 
 
-def _inverse(spectra: Tensor, shape: Shape) -> Tensor:
-    leading = spectra.shape[: -len(shape.size)]
-    if not _is_small(spectra, shape):
-        return irfftn(spectra, shape.size, shape.axes)
+def inverse(spectra: Tensor, shape: Shape, size: tuple[int, ...]) -> Tensor:
+    """Return maps of ``size``, from spectra which may be overwritten."""
+    leading, waves = spectra.shape[: -len(size)], shape.waves
+    if not _is_small(spectra, size):
+        return to_maps(spectra, waves, size)
     values = torch.view_as_real(spectra.contiguous()).view(-1, 2 * shape.frequencies)
-    matrix = constant(_inverse_matrix, shape.size, values.dtype, values.device)
-    return (values @ matrix).view(*leading, *shape.size)
+    matrix = constant(_inverse_matrix, size, waves, values.dtype, values.device)
+    return (values @ matrix).view(*leading, *size)
 
 
-def _is_small(tensor: Tensor, shape: Shape) -> bool:
-    return math.prod(shape.size) <= SMALL and tensor.device.type == "cpu"
+def _is_small(tensor: Tensor, size: tuple[int, ...]) -> bool:
+    return math.prod(size) <= SMALL and tensor.device.type == "cpu"
 
 
-def _fourier_matrix(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _fourier_matrix(
+    size: tuple[int, ...], waves: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
     points = math.prod(size)
     units = torch.eye(points, dtype=torch.float64, device=device).view(points, *size)
-    spectra = rfftn(units, size, tuple(range(1, units.dim())))
-    return torch.view_as_real(spectra).reshape(points, -1).to(dtype)
+    return torch.view_as_real(to_spectra(units, waves).contiguous()).reshape(points, -1).to(dtype)
 
 
-def _inverse_matrix(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    rows = _fourier_matrix(size, torch.float64, device).view(math.prod(size), *size[:-1], -1, 2)
-    return weigh_(rows.clone(), size, -2).flatten(1).t().to(dtype).contiguous()
+def _inverse_matrix(
+    size: tuple[int, ...], waves: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    points = math.prod(size)
+    rows = _fourier_matrix(size, waves, torch.float64, device).view(points, *half_of(waves), 2)
+    return weigh_(rows.clone(), waves, points, -2).flatten(1).t().to(dtype).contiguous()
 
 
 def output(
-    input: Tensor, filter: Tensor, bias: Tensor | None, shape: Shape, *, adjoint: bool
+    input: Tensor,
+    filter: Tensor,
+    bias: Tensor | None,
+    shape: Shape,
+    *,
+    adjoint: bool,
+    kept: Tensor | None = None,
 ) -> Tensor:
-    """Return the convolution, or its adjoint: the gradient of the input from that of the output."""
-    channels = shape.inputs if adjoint else shape.outputs
-    result = blank_map(input, shape.groups * channels)
+    """Return the convolution, or its adjoint: the gradient of the input from that of the output.
+
+    Args:
+        input: Maps before, or for the adjoint those after.
+        filter: ``(2, out, in / groups, *half)``.
+        bias: ``(out,)`` or ``None``.
+        shape: The counts of the convolution.
+        adjoint: Whether to return the adjoint.
+        kept: Where the spectra of the input are written, conjugate; for single channels.
+    """
+    channels, size = (shape.inputs, shape.size) if adjoint else (shape.outputs, shape.target)
+    result = blank_map(input, shape.groups * channels, size)
     if shape.batch == 0:
         return result
-    multiply = _output_by_elements if shape.inputs == 1 else _output_by_matrices
-    multiply(input, filter, bias, shape, adjoint, result)
+    if shape.inputs == 1:
+        _output_by_elements(input, filter, bias, shape, adjoint, result, kept)
+    else:
+        _output_by_matrices(input, filter, bias, shape, adjoint, result)
     return result
 
 
 def gradients(
-    grad: Tensor, input: Tensor, filter: Tensor | None, shape: Shape, dtype: torch.dtype
+    grad: Tensor, signal: Tensor, filter: Tensor | None, shape: Shape, dtype: torch.dtype
 ) -> tuple[Tensor | None, Tensor]:
-    """Return the gradients of the input, if ``filter`` is given, and of the filters."""
-    to_input = None if filter is None else blank_map(input, input.shape[1])
-    to_filter = blank_filter(input, shape, dtype)
+    """Return the gradients of the input, if ``filter`` is given, and of the filters.
+
+    Args:
+        grad: Gradient of the output.
+        signal: The input, or its conjugate spectra, complex, for filters of single channels.
+        filter: ``(2, out, in / groups, *half)`` or ``None``.
+        shape: The counts of the convolution.
+        dtype: Of the filters.
+    """
+    like = grad if signal.is_complex() else signal
+    channels = shape.groups * shape.inputs
+    to_input = None if filter is None else blank_map(like, channels, shape.size)
+    to_filter = blank_filter(like, shape, dtype)
     if shape.batch == 0:
         return to_input, to_filter.zero_()
     multiply = _gradients_by_elements if shape.inputs == 1 else _gradients_by_matrices
-    multiply(grad, input, filter, shape, to_input, to_filter)
+    multiply(grad, signal, filter, shape, to_input, to_filter)
     return to_input, to_filter
+
+
+def _signal(input: Tensor, dtype: torch.dtype, shape: Shape) -> Tensor:
+    """Spectra of the input."""
+    return transform(input.to(dtype), shape)
+
+
+def _answer(grad: Tensor, dtype: torch.dtype, shape: Shape) -> Tensor:
+    """Spectra of the gradient of the output, scaled for the size of the input's gradient."""
+    spectra = transform(grad.to(dtype), shape)
+    if shape.size == shape.target:
+        return spectra
+    return spectra.mul_(math.prod(shape.size) / math.prod(shape.target))
 
 
 # ---- filters of single channels ------------------------------------------------------------------
@@ -185,7 +214,8 @@ def gradients(
 
 def _chunks(shape: Shape) -> Iterator[tuple[slice, list[slice]]]:
     """Yield ranges of groups, each with the ranges of maps in which they are taken."""
-    one = 8 * shape.frequencies * shape.outputs
+    # Half of them as the map has them, half of them as they are cropped.
+    one = 4 * (math.prod(half_of(shape.size)) + shape.frequencies) * shape.outputs
     parts = -(-shape.groups // max(WORKSPACE // one, 1))
     groups = -(-shape.groups // parts)
     step = max(WORKSPACE // (one * groups), 1)
@@ -206,12 +236,12 @@ def _filter_maps(filter: Tensor, groups: slice, shape: Shape, *, conjugate: bool
 
     def combine() -> Tensor:
         real, imag = filter[:, _channels(groups, shape.outputs), 0]
-        spectrum = fold_(torch.complex(real, imag), shape)
+        spectrum = fold_(torch.complex(real, imag), shape.waves)
         spectrum = spectrum.conj_physical_() if conjugate else spectrum
         return spectrum.unflatten(0, (-1, shape.outputs))
 
     channels = (groups.start, groups.stop, shape.outputs)
-    return kept_spectra(filter, ("circular", channels, shape.size[-1], conjugate), combine)
+    return kept_spectra(filter, ("circular", channels, shape.waves[-1], conjugate), combine)
 
 
 def _output_by_elements(
@@ -221,14 +251,18 @@ def _output_by_elements(
     shape: Shape,
     adjoint: bool,
     result: Tensor,
+    kept: Tensor | None,
 ) -> None:
+    read = _answer if adjoint else _signal
     for groups, ranges in _chunks(shape):
         outputs = _channels(groups, shape.outputs)
         sources, targets = (outputs, groups) if adjoint else (groups, outputs)
         spectra = _filter_maps(filter, groups, shape, conjugate=adjoint)
         offset = None if bias is None else bias[targets]
         for maps in ranges:
-            signal = transform(input[maps, sources].to(filter.dtype), shape)
+            signal = read(input[maps, sources], filter.dtype, shape)
+            if kept is not None:
+                torch.conj_physical(signal, out=kept[maps, groups])
             if shape.outputs == 1:
                 product = signal.mul_(spectra[:, 0])
             elif adjoint:
@@ -240,7 +274,7 @@ def _output_by_elements(
 
 def _gradients_by_elements(
     grad: Tensor,
-    input: Tensor,
+    signal: Tensor,
     filter: Tensor | None,
     shape: Shape,
     to_input: Tensor | None,
@@ -253,10 +287,11 @@ def _gradients_by_elements(
         if filter is not None:
             spectra = _filter_maps(filter, groups, shape, conjugate=True)
         for maps in ranges:
-            signal = transform(input[maps, groups].to(dtype), shape).conj_physical_().unsqueeze(2)
-            answer = transform(grad[maps, outputs].to(dtype), shape)
-            answer = answer.unflatten(1, (-1, shape.outputs))
-            product = signal.mul_(answer) if shape.outputs == 1 else signal * answer
+            part = signal[maps, groups]
+            if not part.is_complex():
+                part = _signal(part, dtype, shape).conj_physical_()
+            answer = _answer(grad[maps, outputs], dtype, shape).unflatten(1, (-1, shape.outputs))
+            product = part.unsqueeze(2) * answer
             added = product.sum(0) if len(product) > 1 else product[0]
             total = added if total is None else total.add_(added)
             if spectra is not None and to_input is not None:
@@ -264,18 +299,20 @@ def _gradients_by_elements(
                 product = product[:, :, 0] if shape.outputs == 1 else product.sum(2)
                 write_inverse(product, None, shape, to_input[maps, groups])
         if total is not None:
-            parts = torch.view_as_real(weigh_(total, shape.size)).movedim(-1, 0)
+            parts = torch.view_as_real(weigh_(total, shape.waves, math.prod(shape.size))).movedim(
+                -1, 0
+            )
             to_filter[:, outputs, 0].copy_(parts.flatten(1, 2))
 
 
 # ---- filters of several channels -----------------------------------------------------------------
 
 
-def _rows(maps: Tensor, dtype: torch.dtype, shape: Shape) -> Tensor:
-    """Transform maps to matrices ``(frequencies * groups, 2 * N, channels)``, imaginary last."""
-    spectra = torch.view_as_real(transform(maps.to(dtype), shape))
-    spectra = spectra.view(shape.batch, shape.groups, -1, shape.frequencies, 2)
-    rows = spectra.permute(3, 1, 4, 0, 2).contiguous()
+def _rows(spectra: Tensor, shape: Shape) -> Tensor:
+    """Return spectra as matrices ``(frequencies * groups, 2 * N, channels)``, imaginary last."""
+    parts = torch.view_as_real(spectra.contiguous())
+    parts = parts.view(shape.batch, shape.groups, -1, shape.frequencies, 2)
+    rows = parts.permute(3, 1, 4, 0, 2).contiguous()
     return rows.view(shape.frequencies * shape.groups, 2 * shape.batch, -1)
 
 
@@ -283,7 +320,7 @@ def _spectra(rows: Tensor, shape: Shape) -> Tensor:
     """Return the spectra of maps that such matrices hold."""
     rows = rows.view(shape.frequencies, shape.groups, 2, shape.batch, -1)
     spectra = torch.view_as_complex(rows.permute(3, 1, 4, 0, 2).contiguous())
-    return fold_(spectra.view(shape.batch, -1, *shape.half), shape)
+    return fold_(spectra.view(shape.batch, -1, *shape.half), shape.waves)
 
 
 def _matrices(filter: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
@@ -307,7 +344,7 @@ def _output_by_matrices(
     adjoint: bool,
     result: Tensor,
 ) -> None:
-    signal = _rows(input, filter.dtype, shape)
+    signal = _rows((_answer if adjoint else _signal)(input, filter.dtype, shape), shape)
     product = _multiplied(signal, filter, shape, adjoint=adjoint)
     write_inverse(_spectra(product, shape), bias, shape, result)
 
@@ -329,12 +366,12 @@ def _gradients_by_matrices(
     to_filter: Tensor,
 ) -> None:
     dtype = to_filter.dtype
-    answer = _rows(grad, dtype, shape)
+    answer = _rows(_answer(grad, dtype, shape), shape)
     if filter is not None and to_input is not None:
         product = _multiplied(answer, filter, shape, adjoint=True)
         write_inverse(_spectra(product, shape), None, shape, to_input)
-    signal = _rows(input, dtype, shape)
-    weigh_(signal.view(*shape.half, -1), shape.size, len(shape.size) - 1)
+    signal = _rows(_signal(input, dtype, shape), shape)
+    weigh_(signal.view(*shape.half, -1), shape.waves, math.prod(shape.size), len(shape.size) - 1)
     real, imag = _matrices(to_filter, shape)
     torch.bmm(answer.mT, signal, out=real)
     torch.bmm(_turned(answer, -1.0).mT, signal, out=imag)

@@ -28,7 +28,7 @@ from sizeless.functional.operands import has_channels_last
 from sizeless.functional.operators import Function, operator
 from sizeless.functional.separable import Waves, by_axis, spread
 
-CHUNK = 8 << 20
+CHUNK = 5 << 20
 """Bytes of the grid of taps that are made and used at once: they stay in a core's cache."""
 
 _GRID = 4.0

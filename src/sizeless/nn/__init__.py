@@ -4,6 +4,12 @@ from sizeless.nn.caching import cached_kernels
 from sizeless.nn.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
 from sizeless.nn.flexconv import FlexConv1d, FlexConv2d, FlexConv3d, FlexConvNd
 from sizeless.nn.niff import NIFFConv1d, NIFFConv2d, NIFFConv3d, NIFFConvNd
+from sizeless.nn.pooled import (
+    PooledNIFFConv1d,
+    PooledNIFFConv2d,
+    PooledNIFFConv3d,
+    PooledNIFFConvNd,
+)
 from sizeless.nn.residual import (
     DiffStrideResidual1d,
     DiffStrideResidual2d,
@@ -45,6 +51,10 @@ __all__ = [
     "NIFFConv2d",
     "NIFFConv3d",
     "NIFFConvNd",
+    "PooledNIFFConv1d",
+    "PooledNIFFConv2d",
+    "PooledNIFFConv3d",
+    "PooledNIFFConvNd",
     "SeparableFlexConv1d",
     "SeparableFlexConv2d",
     "SeparableFlexConv3d",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar
 
 import torch
@@ -19,13 +20,17 @@ from sizeless._validate import (
     parameter_dtype,
 )
 from sizeless.functional.circular import centred_kernel
-from sizeless.functional.circular_products import circular_flops, convolve_spectra
-from sizeless.functional.circular_spectra import half_of
+from sizeless.functional.circular_operators import circular_flops
+from sizeless.functional.circular_products import convolve_spectra
+from sizeless.functional.circular_resampled import convolve_resampled
 from sizeless.functional.constants import constant
 from sizeless.functional.convolution import convolve
+from sizeless.functional.cropped_spectra import half_of, waves_of
 from sizeless.functional.fft import no_autocast, result_dtype
+from sizeless.functional.resampling import Resampling
 from sizeless.kernels import MLP, coordinate_grid
 from sizeless.kernels.base import linears
+from sizeless.nn._niff_grid import grid_axes, half_grid
 from sizeless.nn.caching import Caching
 from sizeless.nn.evaluated import evaluate, is_evaluated
 from sizeless.nn.sized import Size
@@ -94,7 +99,7 @@ class NIFFConvNd(Caching):
             Tensor of frequencies in FFT order, in ``frequency_unit``.
         """
         sizes = int_tuple("map_size", map_size, self.ndim)
-        return coordinate_grid(_axes(sizes, [torch.arange(n) for n in sizes], *self._grid()))
+        return coordinate_grid(grid_axes(sizes, [torch.arange(n) for n in sizes], *self._grid()))
 
     def _grid(self) -> tuple[bool, bool, torch.dtype, torch.device]:
         """What frequencies depend on beside the size of the map."""
@@ -120,21 +125,45 @@ class NIFFConvNd(Caching):
 
         The last layers are linear: folding the few functions that they combine folds the filters.
         """
-        points = constant(_points, sizes, *self._grid())
-        inputs, frequencies = self.in_channels // self.groups, points.shape[1:-1]
+        return self._lowest(sizes, sizes)
+
+    def _lowest(self, sizes: tuple[int, ...], waves: tuple[int, ...]) -> Tensor:
+        """The same at the lowest frequencies alone, so many waves of each axis."""
+        points = constant(half_grid, sizes, waves, *self._grid())
+        inputs, frequencies = self.in_channels // self.groups, half_of(waves)
         # Filters are made in full precision under autocast.
         with no_autocast(points.device.type):
-            networks = ((self.real, 1.0), (self.imag, -1.0))
-            basis = torch.stack([_folded(network, points, sign) for network, sign in networks])
-            basis = basis.flatten(1, -2)
-            coefficients = torch.stack([network.coefficients() for network, _ in networks])
-            coefficients = coefficients.to(basis.dtype)
+            folded = self._folded(points)
+            # Half of a sum or a difference: halved where there are fewer numbers.
+            weight = 0.5 * _stacked(self.real.output.weight, self.imag.output.weight)
+            weight = weight.to(folded.dtype)
+            # The odd part of a constant is nothing.
+            constants = _stacked(self.real.output.bias, 0.0 * self.imag.output.bias)
+            constants = constants.to(folded.dtype)
             if inputs == 1:
-                values = coefficients @ basis.mT
+                values = torch.baddbmm(constants.unsqueeze(-1), weight, folded)
                 return values.view(2, self.out_channels, 1, *frequencies)
             # With the frequencies first in memory, as products of several channels want them.
-            values = (basis @ coefficients.mT).view(2, *frequencies, self.out_channels, inputs)
+            values = torch.baddbmm(constants.unsqueeze(-2), folded.mT, weight.mT)
+            values = values.view(2, *frequencies, self.out_channels, inputs)
             return values.movedim((-2, -1), (1, 2))
+
+    def _folded(self, points: Tensor) -> Tensor:
+        """Twice the even part of the real and the odd part of the imaginary network's functions.
+
+        Args:
+            points: Frequencies and then their negatives, ``(ndim, 2 * frequencies)``.
+
+        Returns:
+            Tensor of shape ``(2, functions, frequencies)``.
+        """
+        networks = self.real, self.imag
+        if all(map(_is_plain, networks)) and _widths(self.real) == _widths(self.imag):
+            values = _both(*networks, points)
+        else:
+            values = torch.stack([network.basis(points.t()).t() for network in networks])
+        there, back = values.chunk(2, dim=-1)
+        return torch.addcmul(there, constant(_signs, points.dtype, points.device), back)
 
     def spatial_kernel(self, map_size: int | Sequence[int]) -> Tensor:
         """The real kernel of the convolution for a map, centred at ``map_size // 2``.
@@ -153,31 +182,55 @@ class NIFFConvNd(Caching):
 
     def forward(self, input: Tensor) -> Tensor:
         """Filter ``(N, in_channels, *spatial)`` into ``(N, out_channels, *spatial)``."""
-        feature_map("input", input, self.ndim, self.in_channels)
-        parameter_dtype("input", input, self.real.output.weight)
         if is_evaluated(input):
             return evaluate(self, input, self.out_channels, (1,) * self.ndim)
+        feature_map("input", input, self.ndim, self.in_channels)
+        parameter_dtype("input", input, self.real.output.weight)
         size = tuple(input.shape[2:])
         # An exported graph, whose map may have any size, has nothing to remember it in.
         if not torch.compiler.is_exporting():
             self.map_size = size
-        filter = self._filter(size)
         if self.boundary == "zeros":
-            return convolve(input, filter, self.bias, padding="same", groups=self.groups)
-        bias = None if self.bias is None else self.bias.to(filter.dtype)
-        output = convolve_spectra(input, filter, bias, self.groups)
+            axes = tuple(range(2, 2 + self.ndim))
+            kernel = self._filter(lambda: self.spatial_kernel(size).flip(axes), size)
+            return convolve(input, kernel, self.bias, padding="same", groups=self.groups)
+        filter = self._filter(lambda: self._spectrum(size), size)
+        output = convolve_spectra(input, filter, self._bias(filter), self.groups)
         return output.to(result_dtype(input))
 
-    def _filter(self, size: tuple[int, ...]) -> Tensor:
+    def resampled(self, input: Tensor, resampling: Resampling) -> Tensor:
+        """Return ``resampling(layer(input))``, in one step where circular maps become no larger.
+
+        One step needs the filter at the frequencies that are left alone, and one smaller inverse
+        transform in place of a whole one and the resampling of its output.
+
+        Args:
+            input: ``(N, in_channels, *spatial)``.
+            resampling: For maps of this size; a DiffStride sets it up with ``resampling(input)``.
+
+        Returns:
+            Tensor ``(N, out_channels, *resampling.output_sizes)``.
+        """
+        before, after = resampling.sizes, resampling.output_sizes
+        grows = any(map(operator.gt, after, before))
+        in_pieces = is_evaluated(input) or torch.compiler.is_exporting()
+        if self.boundary == "zeros" or grows or in_pieces:
+            return resampling(self.forward(input))
+        feature_map("input", input, self.ndim, self.in_channels)
+        parameter_dtype("input", input, self.real.output.weight)
+        self.map_size, waves = before, waves_of(before, after)
+        filter = self._filter(lambda: self._lowest(before, waves), (before, waves))
+        bias, gains = self._bias(filter), resampling.gains
+        output = convolve_resampled(input, filter, bias, gains, after, self.groups)
+        return output.to(result_dtype(input))
+
+    def _filter(self, render: Callable[[], Tensor], key: Hashable) -> Tensor:
         """What to convolve with, kept while nothing changes: spectra, or flipped kernels."""
-
-        def render() -> Tensor:
-            if self.boundary == "circular":
-                return self._spectrum(size)
-            return self.spatial_kernel(size).flip(tuple(range(2, 2 + self.ndim)))
-
-        kept = self._cache.fetch(self, render, size)
+        kept = self._cache.fetch(self, render, key)
         return render() if kept is None else kept
+
+    def _bias(self, filter: Tensor) -> Tensor | None:
+        return None if self.bias is None else self.bias.to(filter.dtype)
 
     def describe_size(self) -> Size:
         """Return the extent of the filter: the map that was seen last."""
@@ -199,45 +252,40 @@ class NIFFConvNd(Caching):
         return text if self.bias is not None else text + ", bias=False"
 
 
-def _folded(network: MLP, points: Tensor, sign: float) -> Tensor:
-    """Even or odd part of a network's functions, and of the constant: ``(*half, features + 1)``."""
-    there, back = F.pad(network.basis(points), (0, 1), value=1.0)
-    return 0.5 * torch.add(there, back, alpha=sign)
+def _is_plain(network: MLP) -> bool:
+    """Whether a network does what its weights say, and nobody has changed or watches its parts."""
+    return (
+        type(network) is MLP
+        and type(network.activation) is nn.SiLU
+        and all(
+            type(each) is nn.Linear and not each._forward_pre_hooks and not each._forward_hooks
+            for each in network.linears
+        )
+    )
 
 
-def _points(
-    sizes: tuple[int, ...],
-    per_pixel: bool,
-    half_sample: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Tensor:
-    """Frequencies at the indices of a half spectrum, and at their negatives."""
-    indices = [torch.arange(n, device=device) for n in half_of(sizes)]
-    grids = []
-    for sign in (1, -1):
-        turned = [(sign * index) % n for index, n in zip(indices, sizes, strict=True)]
-        axes = _axes(sizes, turned, per_pixel, half_sample, dtype, device)
-        grids.append(coordinate_grid(axes))
-    return torch.stack(grids)
+def _widths(network: MLP) -> list[int]:
+    return [each.out_features for each in linears(network.linears)]
 
 
-def _axes(
-    sizes: tuple[int, ...],
-    indices: Sequence[Tensor],
-    per_pixel: bool,
-    half_sample: bool,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> list[Tensor]:
-    """Signed frequencies at the indices of each axis."""
-    axes = []
-    for n, index in zip(sizes, indices, strict=True):
-        k = torch.where(index < (n + 1) // 2, index, index - n).to(device, dtype)
-        if half_sample:
-            k = k - 0.5 * (n % 2)
-        axes.append(k / n if per_pixel else k)
-    return axes
+def _both(real: MLP, imag: MLP, points: Tensor) -> Tensor:
+    """Functions of two plain networks of the same widths, ``(2, functions, points)``.
+
+    In one call for both, as networks this small take little longer than the calls themselves.
+    """
+    values = points.expand(2, -1, -1)
+    for one, other in zip(linears(real.linears), linears(imag.linears), strict=True):
+        weight, bias = _stacked(one.weight, other.weight), _stacked(one.bias, other.bias)
+        values = F.silu(torch.baddbmm(bias.unsqueeze(-1), weight, values))
+    return values
+
+
+def _stacked(real: Tensor, imag: Tensor) -> Tensor:
+    return torch.stack((real, imag))
+
+
+def _signs(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor([[[1.0]], [[-1.0]]], dtype=dtype, device=device)
 
 
 class NIFFConv2d(NIFFConvNd):

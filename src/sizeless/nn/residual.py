@@ -14,6 +14,7 @@ from sizeless._validate import (
     parameter_dtype,
     positive_int,
 )
+from sizeless.nn._hooks import has_hooks
 from sizeless.nn.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -102,13 +103,7 @@ class DiffStrideResidualNd(nn.Module):
             and convolution.groups == 1
             and {*convolution.stride, *convolution.dilation} == {1}
         )
-        return as_made and not (_has_hooks(convolution) or _has_hooks(self.pool))
-
-
-def _has_hooks(part: nn.Module) -> bool:
-    hooks = (part._forward_hooks, part._forward_pre_hooks)
-    backward_hooks = (part._backward_hooks, part._backward_pre_hooks)
-    return any(map(len, hooks + backward_hooks)) or nn.modules.module._has_any_global_hook()
+        return as_made and not (has_hooks(convolution) or has_hooks(self.pool))
 
 
 class DiffStrideResidual2d(DiffStrideResidualNd):

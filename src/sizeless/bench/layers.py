@@ -143,6 +143,10 @@ def pooled_niff_cases(quick: bool, device: str) -> Iterator[Case]:
         for mode in MODES:
             others = {"one after the other": builds[1]}
             contenders = against(builds[0], others, mode, device)
+            # Of the map, and back to its gradient; those of the output are smaller.
+            back = [shape] if mode == "training" else []
+            make = partial(Transforms, [shape], back, shape[2:], device)
+            contenders.append(Contender(convolution.LIMIT, "limit", make, in_fork=False))
             moved = 4.0 * (math.prod(shape) + math.prod(half))
             work = Work(moved * (2.5 if mode == "training" else 1), math.inf)
             name = f"NIFFConv2d then DiffStride2d {by(shape)} to {by(half[2:])}"

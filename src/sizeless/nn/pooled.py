@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from sizeless._validate import module
 from sizeless._validate import options as check_options
-from sizeless.functional.fft import spectral_dtype
 from sizeless.functional.resampling import Resampling
 from sizeless.nn._hooks import has_hooks
 from sizeless.nn.diffstride import DiffStride1d, DiffStride2d, DiffStride3d, DiffStrideNd
@@ -79,21 +77,10 @@ def _may_fuse(conv: NIFFConvNd, pool: nn.Module, input: Any) -> bool:
 
 def _resampling(pool: nn.Module, input: Tensor) -> Resampling | None:
     """Return what a pool does to maps of this size, if it is known to resample them."""
-    if isinstance(pool, DiffStrideNd) and type(pool).forward is DiffStrideNd.forward:
-        return pool.resampling(input)
-    if not isinstance(pool, SpectralPoolNd) or type(pool).forward is not SpectralPoolNd.forward:
-        return None
-    # A compiler makes one graph for each size of the maps.
-    sizes = tuple(operator.index(size) for size in input.shape[2:])
-    return Resampling(
-        sizes,
-        pool.output_size(sizes),
-        None,
-        amplitude=pool.amplitude,
-        method="auto",
-        dtype=spectral_dtype(input),
-        device=input.device,
-    )
+    for kind in (DiffStrideNd, SpectralPoolNd):
+        if isinstance(pool, kind) and type(pool).forward is kind.forward:
+            return pool.resampling(input)
+    return None
 
 
 class PooledNIFFConv2d(PooledNIFFConvNd):

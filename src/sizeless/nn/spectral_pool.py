@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from sizeless._validate import feature_map, float_tuple, int_tuple, one_of
-from sizeless.functional.resampling import AMPLITUDES, resample
+from sizeless.functional.fft import spectral_dtype
+from sizeless.functional.resampling import AMPLITUDES, Resampling
 
 ROUNDING = 1e-4
 """Sizes this close above an integer are that integer: strides are float32."""
@@ -68,8 +70,22 @@ class SpectralPoolNd(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Resize ``(N, C, *spatial)`` to ``(N, C, *output_size(spatial))``."""
+        return self.resampling(input)(input)
+
+    def resampling(self, input: Tensor) -> Resampling:
+        """Set up what ``forward`` does to maps of the size of ``input``."""
         feature_map("input", input, self.ndim)
-        return resample(input, self.output_size(tuple(input.shape[2:])), amplitude=self.amplitude)
+        # A compiler makes one graph for each size of the maps.
+        sizes = tuple(operator.index(size) for size in input.shape[2:])
+        return Resampling(
+            sizes,
+            self.output_size(sizes),
+            None,
+            amplitude=self.amplitude,
+            method="auto",
+            dtype=spectral_dtype(input),
+            device=input.device,
+        )
 
     def extra_repr(self) -> str:
         """Show the stride or the fixed size."""

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from sizeless.functional.fft import spectral_dtype
-from sizeless.functional.resampling import Resampling
 from sizeless.nn import DiffStrideNd, FlexConvNd, NIFFConvNd, SpectralPoolNd
 from sizeless.nn.residual import CONVOLUTIONS
 from sizeless.surgery.parts import padding_layer
@@ -166,19 +164,7 @@ def plain_pool(layer: DiffStrideNd | SpectralPoolNd, calls: Sequence[Call]) -> n
 def _matrices(layer: DiffStrideNd | SpectralPoolNd, like: Tensor) -> list[Tensor | None]:
     """Matrix of each axis for maps that are as one is, ``None`` where nothing happens."""
     with torch.no_grad():
-        if isinstance(layer, DiffStrideNd):
-            return layer.resampling(like).matrices(like.dtype)
-        size = tuple(like.shape[2:])
-        resampling = Resampling(
-            size,
-            layer.output_size(size),
-            None,
-            amplitude=layer.amplitude,
-            method="matrix",
-            dtype=spectral_dtype(like),
-            device=like.device,
-        )
-        return resampling.matrices(like.dtype)
+        return layer.resampling(like).matrices(like.dtype)
 
 
 def _frozen(weight: Tensor) -> nn.Parameter:
